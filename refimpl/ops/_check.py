@@ -1,0 +1,26 @@
+"""What every operation asks of its inputs before it computes: one clear sentence instead of a broadcast or a NaN."""
+import numpy as np
+
+
+def require(condition, message):
+    """Raise ValueError with one sentence unless the condition holds."""
+    if not condition:
+        raise ValueError(message)
+
+
+def same_dtype(name, **arrays):
+    """Arrays that meet in one operation have one inexact dtype: nothing is converted silently. None is skipped."""
+    dtypes = {label: array.dtype for label, array in arrays.items() if array is not None}
+    if len(set(dtypes.values())) > 1:
+        raise TypeError(f"{name}: one dtype expected, got " + ", ".join(f"{k} {v}" for k, v in dtypes.items()))
+    if not all(np.issubdtype(d, np.inexact) for d in dtypes.values()):
+        raise TypeError(f"{name}: floating-point arrays expected, got " + ", ".join(f"{k} {v}" for k, v in dtypes.items()))
+
+
+def per_sample(values, x):
+    """Bring host coefficients, one number or (N,), to the data: x's dtype and device, shape (N, 1, ...) or ()."""
+    values = np.asarray(values)
+    require(values.ndim == 0 or values.shape == x.shape[:1],
+            f"coefficients must be one number or one per sample ({x.shape[0] if x.ndim else 1}), got shape {values.shape}")
+    values = np.asarray(values, dtype=x.dtype, like=x)
+    return values.reshape(values.shape + (1,) * (x.ndim - 1)) if values.ndim else values
