@@ -6,7 +6,11 @@ from hypothesis import given, note
 from refimpl.facts import load
 
 
-@pytest.mark.parametrize("fact", load(), ids=lambda f: f"{f.id}-{f.measure.__module__.split('.')[-1]}-{f.functions[0].__name__}-{f.measure.__name__}")
+def name(fact):
+    return f"{fact.id}-{fact.functions[0].__name__}-{fact.measure.__name__}"
+
+
+@pytest.mark.parametrize("fact", load(), ids=name)
 @given(d=draws())
 def test_fact(fact, d):
     error = fact.measure(d)

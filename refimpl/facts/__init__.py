@@ -1,4 +1,4 @@
-"""Closed-form facts: measured errors that theory says are zero. The tests run them all; `show` runs those of a function.
+"""Closed-form facts: measured errors that theory says are zero. The tests run them all; `show` a function's own.
 
 A fact is a function of a `Draw`, the source of its random sizes and values, that returns an error. Tests hand it a
 Draw backed by hypothesis, so that failures shrink; everything else uses the one here, backed by a NumPy generator.

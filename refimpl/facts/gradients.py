@@ -10,7 +10,7 @@ from . import fact
 
 
 class Pair(NamedTuple):
-    """A function, its vjp, the names of the arguments it is differentiated in, and inputs(draw) -> keyword arguments."""
+    """A function, its vjp, the arguments it is differentiated in, and inputs(draw) -> keyword arguments."""
 
     f: object
     vjp: object

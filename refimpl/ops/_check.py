@@ -14,13 +14,13 @@ def same_dtype(name, **arrays):
     if len(set(dtypes.values())) > 1:
         raise TypeError(f"{name}: one dtype expected, got " + ", ".join(f"{k} {v}" for k, v in dtypes.items()))
     if not all(np.issubdtype(d, np.inexact) for d in dtypes.values()):
-        raise TypeError(f"{name}: floating-point arrays expected, got " + ", ".join(f"{k} {v}" for k, v in dtypes.items()))
+        raise TypeError(f"{name}: inexact arrays expected, got " + ", ".join(f"{k} {v}" for k, v in dtypes.items()))
 
 
 def per_sample(values, x):
     """Bring host coefficients, one number or (N,), to the data: x's dtype and device, shape (N, 1, ...) or ()."""
     values = np.asarray(values)
     require(values.ndim == 0 or values.shape == x.shape[:1],
-            f"coefficients must be one number or one per sample ({x.shape[0] if x.ndim else 1}), got shape {values.shape}")
+            f"coefficients must be one number or one per sample, got shape {values.shape} for data {x.shape}")
     values = np.asarray(values, dtype=x.dtype, like=x)
     return values.reshape(values.shape + (1,) * (x.ndim - 1)) if values.ndim else values

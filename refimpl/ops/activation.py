@@ -109,7 +109,7 @@ def tanh_vjp(dy, x):
 def gelu(x, approximate):
     r"""Gaussian error linear unit, in both published forms.
 
-    $$\mathrm{gelu}(x) = x\,\Phi(x) = \frac{x}{2}\left(1+\mathrm{erf}\frac{x}{\sqrt2}\right) \approx
+    $$\mathrm{gelu}(x) = x\,\Phi(x) = \frac{x}{2}\left(1+\mathrm{erf}\left(\frac{x}{\sqrt2}\right)\right) \approx
       \frac{x}{2}\left(1+\tanh\left(\sqrt{2/\pi}\,(x+.044715\,x^{3})\right)\right)$$
 
     Shapes: x any; returns x's shape. Analytic. approximate: "none" (erf) or "tanh", PyTorch's names; no default.
