@@ -17,10 +17,16 @@ def same_dtype(name, **arrays):
         raise TypeError(f"{name}: inexact arrays expected, got " + ", ".join(f"{k} {v}" for k, v in dtypes.items()))
 
 
+def same_dtype_as(name, x, **arrays):
+    """Arrays that no gradient passes have x's dtype, or its real part's (x on the complex step). None is skipped."""
+    for label, array in arrays.items():
+        if array is not None and array.dtype not in (x.dtype, x.real.dtype):
+            raise TypeError(f"{name}: {label} in x's dtype {x.dtype} expected, got {array.dtype}")
+
+
 def per_sample(values, x):
-    """Bring host coefficients, one number or (N,), to the data: x's dtype and device, shape (N, 1, ...) or ()."""
-    values = np.asarray(values)
+    """Bring coefficients, one number or (N,), to the data: x's dtype and device, shape (N, 1, ...) or ()."""
+    values = np.asarray(values, dtype=x.dtype, like=x)
     require(values.ndim == 0 or values.shape == x.shape[:1],
             f"coefficients must be one number or one per sample, got shape {values.shape} for data {x.shape}")
-    values = np.asarray(values, dtype=x.dtype, like=x)
     return values.reshape(values.shape + (1,) * (x.ndim - 1)) if values.ndim else values
