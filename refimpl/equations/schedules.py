@@ -60,10 +60,10 @@ def _steps(T):
 def linear(T=1000, beta_1=1e-4, beta_T=0.02, rescale=False):
     r"""Variances that grow linearly. (The lecture's "originally beta_T = .04" is not Ho et al.'s value.)
 
-    $$\beta_t = \beta_1 + \frac{t-1}{T-1}(\beta_T-\beta_1) \qquad \left[\times\ \tfrac{1000}{T} \text{ if rescale}\right]$$
+    $$\beta_t = \beta_1 + \frac{t-1}{T-1}(\beta_T-\beta_1) \quad \left[\times\tfrac{1000}{T} \text{ if rescale}\right]$$
 
-    Shapes: returns a Schedule of T+1 entries. The end points are for T = 1000; with any other T, rescale=True multiplies
-    them by 1000/T, so that alpha_bar_T stays about 4e-5 (guided-diffusion does; diffusers does not).
+    Shapes: returns a Schedule of T+1 entries. The end points are for T = 1000; for another T, rescale=True multiplies
+    the betas by 1000/T, so that alpha_bar_T stays about 4e-5 (guided-diffusion does; diffusers does not).
     Raises: ValueError when a beta leaves (0, 1]: rescaled, that is T < 20.
     Source: Ho et al. 2020, arXiv:2006.11239, sec. 4; the rescaling: Nichol and Dhariwal 2021, their code.
     """
@@ -124,7 +124,8 @@ def sigmoid_beta(T=1000, beta_1=1e-4, beta_T=0.02, reach=6.0):
 def sigmoid(T=1000, start=-3.0, end=3.0, tau=1.0, max_beta=0.999):
     r"""Signal power that falls along a sigmoid: the form of Jabri et al. and Chen.
 
-    $$\bar\alpha_t = \frac{\sigma(e/\tau) - \sigma\left((s + \frac tT(e-s))/\tau\right)}{\sigma(e/\tau)-\sigma(s/\tau)}$$
+    $$\bar\alpha_t = \frac{\sigma(e/\tau) - \sigma(u_t/\tau)}{\sigma(e/\tau)-\sigma(s/\tau)}, \qquad
+      u_t = s + \frac tT(e-s)$$
 
     Shapes: returns a Schedule of T+1 entries. alpha_bar would end at 0: beta is clipped, as for the cosine.
     Raises: ValueError unless start < end and tau > 0.
@@ -171,7 +172,8 @@ def level_at(schedule, t):
 def timesteps(T, steps, spacing, offset=0):
     r"""Which of the T trained timesteps a sampler visits, by the three published index rules.
 
-    $$\text{leading: } 1 + k\lfloor T/n\rfloor + \mathrm{offset}, \qquad \text{trailing: } \mathrm{round}(T - kT/n), \qquad
+    $$\text{leading: } 1 + k\lfloor T/n\rfloor + \mathrm{offset}, \qquad
+      \text{trailing: } \mathrm{round}(T - kT/n), \qquad
       \text{linspace: } 1 + \mathrm{round}\left(k\tfrac{T-1}{n-1}\right)$$
 
     Shapes: returns (steps,) integers in 1..T, decreasing; k = 0..n-1. Only trailing and linspace visit T; leading
