@@ -8,10 +8,11 @@ BACKENDS = ("reference", "cpu", "numba_cuda", "cupy")
 
 @cache
 def backend(name):
-    """A namespace with exactly the functions of refimpl.ops: the backend's own where it has them, the reference's elsewhere.
+    """A namespace with exactly the functions of refimpl.ops: the backend's own where it has them, else the reference's.
 
-    Each backend but the reference is a module kernels.<name>, imported here and only here, whose FUNCTIONS maps names of
-    refimpl.ops to functions of the same form. Raises ValueError for an unknown name, ImportError where a package is missing.
+    Each backend but the reference is a module kernels.<name>, imported here and only here, whose FUNCTIONS maps names
+    of refimpl.ops to functions of the same form. Raises ValueError for an unknown name, ImportError where a package is
+    missing.
     """
     from refimpl import ops
 

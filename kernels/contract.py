@@ -1,20 +1,51 @@
 """What an operation promises (Contract), what claims to keep the promise (Kernel), and the registry of both."""
 import importlib
+import inspect
 from typing import NamedTuple
 
+VERSION = 1  # of the contracts: a change of cases, bounds or conduct that can change a verdict raises it
 OPERATIONS = ("conv2d", "conv_transpose2d", "attention", "group_norm", "q_sample", "sampler_step")
+
+
+class Contract(NamedTuple):
+    """One operation's reference, inputs, error bounds and costs; each vjp has a contract of its own.
+
+    outputs: their names. families: of values for the bounded cases. cases(d, family, **where) -> (args, options) draws a
+    call in float64; besides the families it knows "integer" and "nonfinite". bounds: {algorithm: bound(args, options,
+    outputs, arithmetic, proof, chain) -> one array an output}, args and outputs in the reference's wide type.
+    slack: {algorithm: error allowed on integers}, 0 where missing. spreads: algorithms that turn a whole tile non-finite.
+    flops, bytes: of (args, options), what the definition needs and what it must move at least, for data of `itemsize`.
+    slices(args, options, budget): parts of a large call, each (args, options, picks), picks one index an output or None.
+    """
+
+    operation: str
+    reference: object
+    outputs: tuple
+    families: tuple
+    cases: object
+    bounds: dict
+    flops: object
+    bytes: object
+    slices: object
+    slack: dict = {}  # noqa: RUF012, never written to
+    spreads: tuple = ()
+
+    @property
+    def names(self):
+        """The names of the operation's arguments, in order."""
+        return tuple(inspect.signature(self.reference).parameters)
 
 
 class Kernel(NamedTuple):
     """Operation + backend + algorithm + code: nothing else. The reference, the inputs and the bounds are the contract's.
 
-    operation: a name in refimpl.ops ("conv2d", "conv2d_vjp", ...). algorithm: a key of the contract's bounds, or a function of
-    the operation's own arguments that returns the key (for a namespace's function, which chooses by shape).
-    function: raw kernels take (out, *arguments, **options), out an array, or a tuple of arrays with None where an argument is
-    None; others have the operation's own form and allocate. arithmetic: the type sums are accumulated in; dtype: of the data,
-    when it is not the same. chain: h(M), the longest chain of additions in a sum of M terms, where the bound asks for it.
-    where: the part of the contract's cases that the kernel is for, {"window": 3, "stride": 1}, the keywords of its cases.
-    layout: memory order of the out arrays that a raw kernel is handed, "C" or "channels_last".
+    operation: a name in refimpl.ops ("conv2d", "conv2d_vjp", ...). algorithm: a key of the contract's bounds, or a
+    function of the operation's own arguments that returns the key (for a namespace's function, which chooses by shape).
+    function: raw kernels take (out, *arguments, **options), out an array, or a tuple of arrays with None where an
+    argument is None; others have the operation's own form and allocate. arithmetic: the type sums are accumulated in;
+    dtype: of the data, when it is not the same. chain: h(M), the longest chain of additions in a sum of M terms, where
+    the bound asks for it. where: the part of the contract's cases that the kernel is for, {"window": 3, "stride": 1},
+    keywords of its cases. layout: memory order of the out arrays that a raw kernel is handed, "C" or "channels_last".
     """
 
     operation: str
@@ -28,20 +59,32 @@ class Kernel(NamedTuple):
     where: dict = {}  # noqa: RUF012, never written to
     layout: str = "C"
 
+    @property
+    def data(self):
+        """The data's dtype, by name."""
+        return self.dtype or self.arithmetic
+
+    @property
+    def label(self):
+        """Its name in tables and in the file of committed ceilings."""
+        chosen = self.algorithm if isinstance(self.algorithm, str) else "chosen"
+        return "/".join([self.operation, self.backend, chosen, self.data])
+
 
 KERNELS = []
 CONTRACTS = {}
 
 
 def register(kernel):
-    """Add a kernel to the registry; returns it. Modules kernels/<operation>/<backend>.py call this when they are imported."""
+    """Add a kernel to the registry; returns it. Modules kernels/<operation>/<backend>.py call this when imported."""
     KERNELS.append(kernel)
     return kernel
 
 
 def registered(backend=None):
     """All kernels of a backend (or of every backend imported so far), after importing that backend."""
-    if backend is not None and backend != "reference":
+    contracts()
+    if backend is not None:
         from kernels import backend as namespace
 
         namespace(backend)
@@ -53,3 +96,11 @@ def contracts():
     for operation in OPERATIONS:
         importlib.import_module(f"kernels.{operation}.contract")
     return CONTRACTS
+
+
+def contract(promise):
+    """Enter a contract; the reference itself is its first kernel, in float32 and float64."""
+    CONTRACTS[promise.operation] = promise
+    for dtype in ("float32", "float64"):
+        register(Kernel(promise.operation, "reference", "direct", promise.reference, dtype, raw=False))
+    return promise

@@ -1,0 +1,131 @@
+"""Inputs for the verdict: families of values, trees of arrays, and the Draw face of refimpl.facts backed by hypothesis."""
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+from hypothesis import strategies as st
+
+
+class Case(NamedTuple):
+    """A call: positional arguments and keyword options (trees of arrays, tuples, numbers, None), and the values' family.
+
+    dtype names the data's type; NumPy has no bfloat16, whose values stand in float32 arrays here.
+    """
+
+    args: tuple
+    options: dict
+    family: str
+    dtype: str
+
+
+class HypothesisDraw:
+    """Sizes from hypothesis, so that they shrink; values from one seed, so that cases are cheap."""
+
+    def __init__(self, data):
+        self.data = data
+        self.rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+
+    def integer(self, low, high):
+        return self.data.draw(st.integers(low, high))
+
+    def real(self, low, high):
+        return self.data.draw(st.floats(low, high))
+
+    def choice(self, options):
+        return self.data.draw(st.sampled_from(options))
+
+    def array(self, *shape):
+        return self.rng.standard_normal(shape)
+
+    def key(self):
+        return self.data.draw(st.integers(0, 2**64 - 1))
+
+
+# Random values keep the working bound; a family in PROOF drifts in one direction and takes the proven one.
+PRODUCTS = ("normal", "positive", "cancelling", "wide", "spike", "constant", "small")
+PROOF = ("constant", "integer", "nonfinite")
+
+
+def values(d, family, *shape):
+    """Float64 values of a family; the contract's machinery rounds them to the case's dtype."""
+    z = d.array(*shape)
+    if family == "positive":
+        return d.rng.random(shape)
+    if family == "cancelling":  # the second half undoes the first but for one part in a thousand
+        flat = z.reshape(-1)
+        half = flat.size // 2
+        flat[half:2 * half] = -flat[:half] * (1 + 1e-3 * flat[half:2 * half])
+    elif family == "wide":
+        z = z * 2.0 ** d.rng.integers(-12, 7, shape)
+    elif family == "spike":  # one element carries the sum, so that leaving it out or taking it twice shows at any length
+        z = 1e-2 * z
+        if z.size:
+            z.reshape(-1)[d.rng.integers(z.size)] = 3.0
+    elif family == "constant":
+        z = np.full(shape, d.rng.uniform(0.5, 2))
+    elif family == "small":
+        z = z * 2.0**-70  # products underflow in float32
+    elif family == "integer":
+        z = d.rng.integers(-3, 4, shape).astype(np.float64)
+    return z
+
+
+def nonfinite(d, array):
+    """The array with NaN, inf and -inf planted in a few places."""
+    array = array.copy()
+    flat = array.reshape(-1)
+    if flat.size:
+        places = d.rng.integers(flat.size, size=d.rng.integers(1, 4))
+        flat[places] = d.rng.choice([np.nan, np.inf, -np.inf], size=places.size)
+    return array
+
+
+def each(f, tree, path=""):
+    """f(array, path) on every array of a tree of tuples and dicts; everything else stays."""
+    if isinstance(tree, np.ndarray):
+        return f(tree, path)
+    if isinstance(tree, tuple):
+        return tuple(each(f, v, f"{path}[{i}]") for i, v in enumerate(tree))
+    if isinstance(tree, dict):
+        return {k: each(f, v, k) for k, v in tree.items()}
+    return tree
+
+
+def on_case(f, case, names):
+    """f(array, path) on every array of a case; names are the operation's argument names."""
+    args = tuple(each(f, a, n) for a, n in zip(case.args, names))
+    return case._replace(args=args, options=each(f, case.options))
+
+
+def round_to(array, dtype):
+    """A float64 array rounded to a dtype; bfloat16 values in float32. Integers and bool stay."""
+    if not np.issubdtype(array.dtype, np.floating):
+        return array
+    if dtype != "bfloat16":
+        with np.errstate(over="ignore"):
+            return array.astype(dtype)
+    single = np.array(array, dtype=np.float32, order="C")
+    bits = single.view(np.uint32)
+    even = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
+    return np.where(np.isnan(single), np.float32(np.nan), even.view(np.float32))
+
+
+def wide(array, dtype):
+    """An array in the type its reference is evaluated in: longdouble for float64, else float64."""
+    if not np.issubdtype(array.dtype, np.floating):
+        return array
+    return array.astype(np.longdouble if dtype == "float64" else np.float64)
+
+
+def digest(case):
+    """A hash of everything a kernel is given."""
+    h = hashlib.blake2b(digest_size=16)
+
+    def update(array, path):
+        h.update(f"{path} {array.dtype} {array.shape}".encode())
+        h.update(np.ascontiguousarray(array).data)
+        return None
+
+    rest = on_case(update, case, [str(i) for i in range(len(case.args))])
+    h.update(repr((rest.args, sorted(rest.options.items()), case.dtype)).encode())
+    return h.hexdigest()
