@@ -1,0 +1,2 @@
+"""CUDA kernels executed and checked on the CPU: change `import cupy` to `from kernels import hostcuda` and run."""
+from .module import HostCudaError, RawModule
