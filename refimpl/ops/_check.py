@@ -24,6 +24,14 @@ def same_dtype_as(name, x, **arrays):
             raise TypeError(f"{name}: {label} in x's dtype {x.dtype} expected, got {array.dtype}")
 
 
+def same_shape_as(name, x, **arrays):
+    """Arrays of x's shape and, as above, dtype: nothing is broadcast silently. None is skipped."""
+    same_dtype_as(name, x, **arrays)
+    for label, array in arrays.items():
+        if array is not None:
+            require(array.shape == x.shape, f"{name}: {label} in x's shape {x.shape} expected, got {array.shape}")
+
+
 def per_sample(values, x):
     """Bring coefficients, one number or (N,), to the data: x's dtype and device, shape (N, 1, ...) or ()."""
     values = np.asarray(values, dtype=x.dtype, like=x)

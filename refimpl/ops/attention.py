@@ -1,7 +1,7 @@
 """Scaled dot-product attention and its vjp."""
 import numpy as np
 
-from ._check import require, same_dtype
+from ._check import require, same_dtype, same_dtype_as
 from .activation import softmax
 
 
@@ -47,6 +47,9 @@ def attention(q, k, v, mask=None, causal=False, scale=None):
 def attention_vjp(dy, q, k, v, mask=None, causal=False, scale=None):
     """dS = P (dP - rowsum(P dP)), dP = dy V^T; then dq = scale dS K, dk = scale dS^T Q, dv = P^T dy."""
     p, scale = _weights(q, k, v, mask, causal, scale)
+    same_dtype_as("attention_vjp", q, dy=dy)
+    out = (*q.shape[:3], v.shape[3])
+    require(dy.shape == out, f"attention_vjp: dy {out} expected, got {dy.shape}")
     dp = np.matmul(dy, np.swapaxes(v, 2, 3))  # (N, h, L, S)
     ds = p * (dp - np.sum(dp * p, axis=3, keepdims=True)) * scale
     return np.matmul(ds, k), np.matmul(np.swapaxes(ds, 2, 3), q), np.matmul(np.swapaxes(p, 2, 3), dy)

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from ._check import require, same_dtype, same_dtype_as
+from ._check import require, same_dtype, same_dtype_as, same_shape_as
 from .activation import silu as _silu
 from .activation import silu_vjp as _silu_vjp
 
@@ -86,7 +86,8 @@ def group_norm(x, gamma, beta, groups, stabiliser=1e-5, silu=False):
 
 def group_norm_vjp(dy, x, gamma, beta, groups, stabiliser=1e-5, silu=False):
     r"""dx = (g - mean(g) - x_hat mean(g x_hat))/sigma with g = gamma dy; dgamma = sum dy x_hat, dbeta = sum dy."""
-    shape = _group_checks("group_norm", x, gamma, beta, groups)
+    shape = _group_checks("group_norm_vjp", x, gamma, beta, groups)
+    same_shape_as("group_norm_vjp", x, dy=dy)
     x_hat, sigma = _standardise(x, lambda a: _group_mean(a, groups), stabiliser)
     if silu:
         dy = _silu_vjp(dy, _scaled(x_hat, gamma, beta, shape))
@@ -137,6 +138,7 @@ def layer_norm(x, gamma=None, beta=None, axes=1, stabiliser=1e-5):
 def layer_norm_vjp(dy, x, gamma=None, beta=None, axes=1, stabiliser=1e-5):
     """dx = (g - mean(g) - x_hat mean(g x_hat))/sigma with g = gamma dy; dgamma = sum dy x_hat, dbeta = sum dy."""
     last = _layer_checks(x, gamma, beta, axes)
+    same_shape_as("layer_norm_vjp", x, dy=dy)
     mean, first = _mean_over(last), tuple(range(last[0]))
     x_hat, sigma = _standardise(x, mean, stabiliser)
     g = _scaled(dy, gamma, None, x.shape[last[0]:])
@@ -189,6 +191,7 @@ def batch_norm_vjp(dy, x, gamma, beta, running_mean, running_var, train, momentu
     The running statistics are state, not a path for gradients: dy is y's cotangent alone.
     """
     axes, size, shape = _batch_checks(x, gamma, beta, running_mean, running_var, train)
+    same_shape_as("batch_norm_vjp", x, dy=dy)
     if train:
         x_hat, sigma = _standardise(x, _mean_over(axes), stabiliser)
     else:

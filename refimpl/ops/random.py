@@ -8,7 +8,7 @@ import operator
 
 import numpy as np
 
-from ._check import require
+from ._check import require, same_dtype, same_shape_as
 
 _NORMAL, _UNIFORM, _FOLD = range(3)  # streams
 _WORD = 2**32 - 1
@@ -125,7 +125,7 @@ def normal(key, index, draw, shape, dtype=np.float32, like=None):
 def _kept(x, rate, key):
     """The scaled mask of dropout: 1/(1 - rate) where kept, 0 where dropped."""
     require(0 <= rate < 1, f"dropout: rate must be in [0, 1), got {rate}")
-    require(np.issubdtype(x.dtype, np.inexact), f"dropout: a floating-point array expected, got {x.dtype}")
+    same_dtype("dropout", x=x)
     require(x.ndim >= 1, "dropout: x (N, ...) expected, got a scalar")
     u = uniform(key, np.arange(x.shape[0]), 0, x.shape[1:], like=x)
     return (u > rate).astype(x.dtype) / (1 - float(rate))
@@ -145,4 +145,5 @@ def dropout(x, rate, key):
 
 def dropout_vjp(dy, x, rate, key):
     """dx = m dy / (1 - rate), with the same mask."""
+    same_shape_as("dropout_vjp", x, dy=dy)
     return dy * _kept(x, rate, key)

@@ -1,7 +1,7 @@
 """One step of a diffusion process, there and back: noising, and the update that every sampler shares."""
 import numpy as np
 
-from ._check import per_sample, require, same_dtype, same_dtype_as
+from ._check import per_sample, require, same_dtype, same_shape_as
 from .random import normal
 
 
@@ -11,16 +11,8 @@ def _noise(name, z, x):
         key, index, draw = z
         require(len(index) == x.shape[0], f"{name}: one index per sample ({x.shape[0]}) expected, got {len(index)}")
         return normal(key, index, draw, x.shape[1:], dtype=x.dtype, like=x)
-    _like_x(name, x, z=z)
+    same_shape_as(name, x, z=z)
     return z
-
-
-def _like_x(name, x, **arrays):
-    """Arrays of x's shape and dtype; None is skipped."""
-    same_dtype_as(name, x, **arrays)
-    for label, array in arrays.items():
-        if array is not None:
-            require(array.shape == x.shape, f"{name}: {label} in x's shape {x.shape} expected, got {array.shape}")
 
 
 def q_sample(x0, signal, noise, z):
@@ -33,11 +25,13 @@ def q_sample(x0, signal, noise, z):
     Raises: ValueError when a shape does not fit x0; TypeError when dtypes differ.
     Source: Ho et al. 2020, arXiv:2006.11239, eq. 4; in levels: Karras et al. 2022, arXiv:2206.00364.
     """
+    same_dtype("q_sample", x0=x0)
     return per_sample(signal, x0) * x0 + per_sample(noise, x0) * _noise("q_sample", z, x0)
 
 
 def q_sample_vjp(dy, x0, signal, noise, z):
     """dx0 = signal dy; dz = noise dy, or None when z is (key, index, draw)."""
+    same_shape_as("q_sample_vjp", x0, dy=dy)
     return per_sample(signal, x0) * dy, None if isinstance(z, tuple) else per_sample(noise, x0) * dy
 
 
@@ -52,7 +46,7 @@ def _numbers(**values):
 def _estimate(x, e_c, e_u, w, a, b, lo, hi):
     """e after guidance, the estimate x0_hat, and the mask of where it is not clipped."""
     same_dtype("sampler_step", x=x)
-    _like_x("sampler_step", x, e_c=e_c, e_u=e_u)
+    same_shape_as("sampler_step", x, e_c=e_c, e_u=e_u)
     w, a, b = _numbers(w=w, a=a, b=b)
     e = e_c if e_u is None else e_u + w * (e_c - e_u)
     x0 = a * x + b * e
@@ -82,7 +76,7 @@ def sampler_step(x, e_c, e_u=None, w=1.0, *, a, b, lo=None, hi=None, c_x=0.0, c_
     require(sigma == 0 or z is not None, f"sampler_step: sigma {sigma} needs noise z, got None")
     x_s = c_x * x + c_0 * x0 + c_e * e
     for h, c in zip(history, c_h):
-        _like_x("sampler_step", x, history=h)
+        same_shape_as("sampler_step", x, history=h)
         x_s = x_s + float(c) * h
     return (x_s if sigma == 0 else x_s + sigma * _noise("sampler_step", z, x)), x0
 
@@ -95,6 +89,7 @@ def sampler_step_vjp(dy, x, e_c, e_u=None, w=1.0, *, a, b, lo=None, hi=None, c_x
     g passes.
     """
     dx_s, dx0 = dy
+    same_shape_as("sampler_step_vjp", x, dx_s=dx_s, dx0=dx0)
     _, _, inside = _estimate(x, e_c, e_u, w, a, b, lo, hi)
     w, a, b, c_x, c_0, c_e = _numbers(w=w, a=a, b=b, c_x=c_x, c_0=c_0, c_e=c_e)
     g = np.where(inside, dx0 + c_0 * dx_s, 0)
