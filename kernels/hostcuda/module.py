@@ -45,7 +45,7 @@ def compiler(arguments, what):
 
 
 def build(source, name, checked):
-    """Compile prepared source to a shared library, cached by a hash of everything that goes into it; returns its path."""
+    """Compile prepared source to a shared library, cached by a hash of all that goes into it; returns its path."""
     ours = b"".join((HERE / f).read_bytes() for f in ("dialect.h", "half.h", "runtime.cpp", "module.py"))
     digest = hashlib.sha256(ours + source.encode() + str(checked).encode()).hexdigest()[:24]
     folder = cache_folder()
@@ -57,7 +57,8 @@ def build(source, name, checked):
         work = Path(work)
         (work / name).write_text(source)
         flags = CHECKED if checked else FAST
-        compiler([*COMPILE, *flags, "-I", str(HERE), "-x", "c++", "-c", str(work / name), "-o", str(work / "kernel.o")], name)
+        compiler([*COMPILE, *flags, "-I", str(HERE), "-x", "c++", "-c", str(work / name), "-o", str(work / "kernel.o")],
+                 name)
         runtime = folder / (hashlib.sha256(ours).hexdigest()[:24] + ".o")
         if not runtime.exists():
             compiler([*COMPILE, "-O2", "-c", str(HERE / "runtime.cpp"), "-o", str(work / "runtime.o")], "the runtime")
@@ -66,7 +67,7 @@ def build(source, name, checked):
             (work / f"{end}.cpp").write_text(f'extern "C" {{ char hc_static_{end}[64]; }}\n')
             compiler([*COMPILE, "-c", str(work / f"{end}.cpp"), "-o", str(work / f"{end}.o")], "the runtime")
         parts = [str(work / "begin.o"), str(work / "kernel.o"), str(work / "end.o"), str(runtime)]
-        compiler([*COMPILE, "-shared", "-Wl,-z,defs", "-Wl,-Bsymbolic", *parts, "-o", str(work / "module.so"), "-lm", "-ldl"],
+        compiler([*COMPILE, "-shared", "-Wl,-z,defs,-Bsymbolic", *parts, "-o", str(work / "module.so"), "-lm", "-ldl"],
                  name)
         os.replace(work / "module.so", library)
     return library
@@ -81,9 +82,10 @@ def prepare(code, name, name_expressions):
     names = [*kernels, *(name_expressions or ())]
     if not names:
         raise HostCudaError(f"{name} defines no __global__ function (a template needs its name in name_expressions)")
-    body = re.sub(r"extern\s+__shared__\s+(?:__align__\s*\(\s*\d+\s*\)\s*|alignas\s*\(\s*\d+\s*\)\s*)?([\w:\s]+?)\s+(\w+)\s*\[\s*\]\s*;",
+    body = re.sub(r"extern\s+__shared__\s+(?:(?:__align__|alignas)\s*\([^)]*\)\s*)?([\w:\s]+?)\s+(\w+)\s*\[\s*\]\s*;",
                   r"\1* const \2 = (\1*)hc_dynamic_shared();", code)
-    body = re.sub(r"#include\s*[<\"](?:cuda_fp16|cuda_bf16|mma|cuda_pipeline\w*|cuda_runtime|math_constants)\.h[>\"]", "", body)
+    ours = "cuda_fp16|cuda_bf16|mma|cuda_pipeline\\w*|cuda_runtime"  # dialect.h has what of these is supported
+    body = re.sub(rf"#include\s*[<\"](?:{ours})\.h[>\"]", "", body)
     exports = "\n".join(f"HC_EXPORT({i}, {n})" for i, n in enumerate(names))
     return f'#include "dialect.h"\n#line 1 "{name}"\n{body}\n#line 1 "launcher"\n{exports}\n', names
 
@@ -95,8 +97,8 @@ class RawModule:
     order: in which threads and blocks run: forward, reverse or random (by seed). time_limit: seconds per launch.
     """
 
-    def __init__(self, code=None, *, path=None, options=(), name_expressions=None, checked=True, order="forward", seed=0,
-                 time_limit=20.0):
+    def __init__(self, code=None, *, path=None, options=(), name_expressions=None, checked=True, order="forward",
+                 seed=0, time_limit=20.0):
         if (code is None) == (path is None):
             raise TypeError("RawModule: give either code or path")
         if order not in ORDERS:
@@ -121,7 +123,8 @@ class RawModule:
         """'file:line' of an offset in the library, by addr2line."""
         if offset < 0 or shutil.which("addr2line") is None:
             return None
-        out = subprocess.run(["addr2line", "-i", "-e", str(self.path), hex(offset)], capture_output=True, text=True).stdout
+        command = ["addr2line", "-i", "-e", str(self.path), hex(offset)]
+        out = subprocess.run(command, capture_output=True, text=True).stdout
         places = [re.sub(r" \(discriminator \d+\)", "", line) for line in out.split("\n") if line and "?" not in line]
         ours = [p for p in places if not re.search(r"/(dialect|half)\.h:|runtime\.cpp:|launcher:", p)]
         return (ours or places or ["?"])[0].rsplit("/", 1)[-1]
@@ -170,7 +173,8 @@ class Function:
                                 f"{self.max_dynamic_shared_size_bytes} (raise max_dynamic_shared_size_bytes)")
         static = self.module.library.hc_static_bytes()
         if static > STATIC_SHARED_LIMIT:
-            raise HostCudaError(f"{self.name}: {static} bytes of static shared memory exceed the limit of {STATIC_SHARED_LIMIT}")
+            raise HostCudaError(f"{self.name}: {static} bytes of static shared memory exceed the limit of "
+                                f"{STATIC_SHARED_LIMIT}")
 
     def pack(self, i, code, value, arena):
         """A scalar as bytes, or an array's place in the arena, after checking it against the parameter."""
@@ -182,7 +186,8 @@ class Function:
                 return np.uint64(0)
             if not isinstance(value, np.ndarray):
                 raise HostCudaError(f"{self.name}: argument {i} must be an array of {want}, got {type(value).__name__}")
-            if kind != "V" and (got.name if got.name == "bfloat16" or kind != "B" or got != np.uint16 else "bfloat16") != want:
+            # NumPy has no bfloat16 of its own: ml_dtypes' is taken, and uint16 that holds its bits
+            if kind != "V" and got.name != want and not (kind == "B" and got == np.uint16):
                 raise HostCudaError(f"{self.name}: argument {i} must be an array of {want}, got {got}")
             if not const and not value.flags.writeable:
                 raise HostCudaError(f"{self.name}: argument {i} is read-only, but the kernel's parameter is not const")
@@ -192,7 +197,7 @@ class Function:
         scalar = np.asarray(value)
         if kind == "V":
             if scalar.dtype.itemsize != size:
-                raise HostCudaError(f"{self.name}: argument {i} is a struct of {size} bytes, got {scalar.dtype.itemsize}")
+                raise HostCudaError(f"{self.name}: argument {i} is a struct of {size} bytes, got {scalar.itemsize}")
         elif scalar.dtype.name != want:
             plain = " (CuPy passes a plain Python number as 8 bytes)" if got is None else ""
             raise HostCudaError(f"{self.name}: argument {i} must be np.{want}, got {scalar.dtype}{plain}")
@@ -210,7 +215,8 @@ class Function:
         thread = (t % block[0], t // block[0] % block[1], t // (block[0] * block[1]))
         blk = (b % grid[0], b // grid[0] % grid[1], b // (grid[0] * grid[1]))
         here, there = m.source_line(where[0]), m.source_line(where[1])
-        return f"{self.name} at {here or '?'}, thread {thread}, block {blk}: {text}" + (f" (the other: {there})" if there else "")
+        other = f" (the other: {there})" if there else ""
+        return f"{self.name} at {here or '?'}, thread {thread}, block {blk}: {text}{other}"
 
 
 class Arena:
@@ -227,7 +233,7 @@ class Arena:
         return low, i
 
     def load(self):
-        """Merge overlapping spans, copy them in, and return the rows (low, high, constant, argument) of their places."""
+        """Merge overlapping spans, copy them in, and return rows (low, high, constant, argument) of their places."""
         merged = []
         for low, high, const, i in sorted(self.spans):
             if merged and low < merged[-1][1]:
