@@ -40,15 +40,36 @@ def pair(f, vjp, *wrt, analytic=True, output=lambda y: y):
     return register
 
 
+def leaves(y):
+    """The arrays in an array or a tuple of arrays: either may be an argument, an output or a cotangent."""
+    return y if isinstance(y, tuple) else (y,)
+
+
 def flat(y):
-    """All outputs of a function as one vector (an output may be an array or a tuple of arrays)."""
-    return np.concatenate([np.ravel(a) for a in (y if isinstance(y, tuple) else (y,))])
+    """All of them as one vector."""
+    return np.concatenate([np.ravel(a) for a in leaves(y)])
+
+
+def random_like(y, d):
+    """Standard normal values in the shapes of y."""
+    return tuple(d.array(*np.shape(a)) for a in y) if isinstance(y, tuple) else d.array(*np.shape(y))
+
+
+def shifted(x, h, v):
+    """x + h v."""
+    return tuple(a + h * b for a, b in zip(x, v)) if isinstance(x, tuple) else x + h * v
+
+
+def pull_back(p, u, inputs):
+    """One cotangent per argument that p is differentiated in."""
+    back = p.vjp(u, **inputs)
+    return (back,) if len(p.wrt) == 1 else back
 
 
 def jvp(p, inputs, v):
     """J v as one vector: Im f(x + i h v)/h with h = 1e-30, or [f(x + h v) - f(x - h v)]/2h with h = 6e-6."""
     def at(h):
-        moved = {n: inputs[n] + h * v[n] for n in p.wrt}
+        moved = {n: shifted(inputs[n], h, v[n]) for n in p.wrt}
         return flat(p.output(p.f(**{**inputs, **moved})))
 
     return at(1e-30j).imag / 1e-30 if p.analytic else (at(6e-6) - at(-6e-6)) / 1.2e-5
@@ -57,13 +78,12 @@ def jvp(p, inputs, v):
 def dot_product_error(p, d):
     """Error of <u, J v> = <J^T u, v>, relative to the sum of the magnitudes of its terms."""
     inputs = p.inputs(d)
-    v = {n: d.array(*inputs[n].shape) for n in p.wrt}
-    y = p.output(p.f(**inputs))
-    u = tuple(d.array(*np.shape(a)) for a in y) if isinstance(y, tuple) else d.array(*np.shape(y))
-    back = p.vjp(u, **inputs)
-    back = back if isinstance(back, tuple) else (back,)
-    if len(back) != len(p.wrt) or any(b.shape != inputs[n].shape for b, n in zip(back, p.wrt)):
+    v = {n: random_like(inputs[n], d) for n in p.wrt}
+    u = random_like(p.output(p.f(**inputs)), d)
+    back = pull_back(p, u, inputs)
+    shapes = [[np.shape(a) for a in leaves(b)] for b in back]
+    if shapes != [[np.shape(a) for a in leaves(inputs[n])] for n in p.wrt]:
         return np.inf
-    left, right = flat(u) * jvp(p, inputs, v), np.concatenate([np.ravel(b * v[n]) for b, n in zip(back, p.wrt)])
+    left, right = flat(u) * jvp(p, inputs, v), np.concatenate([flat(b) * flat(v[n]) for b, n in zip(back, p.wrt)])
     scale = np.sum(np.abs(left)) + np.sum(np.abs(right)) + 1e-30
     return float(abs(np.sum(left) - np.sum(right)) / scale)

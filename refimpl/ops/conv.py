@@ -55,31 +55,29 @@ def _rows(y, groups):
 
 
 def _images(rows, n, out):
-    """The inverse of _rows: (g, N Ho Wo, O/g) as (N, O, Ho, Wo)."""
+    """The inverse of _rows, channels last: (g, N Ho Wo, O/g) as (N, Ho, Wo, O)."""
     groups, _, channels = rows.shape
-    return np.moveaxis(np.moveaxis(rows, 0, 1).reshape(n, *out, groups * channels), -1, 1)
+    return np.moveaxis(rows, 0, 1).reshape(n, *out, groups * channels)
 
 
 def _gather(x, w, out, stride, padding, dilation, groups):
     """Convolution without bias, its first `out` outputs."""
     columns = _columns(x, w.shape[2:], out, stride, padding, dilation, groups)
-    return _images(np.matmul(columns, np.swapaxes(_filters(w, groups), 1, 2)), x.shape[0], out)
+    rows = np.matmul(columns, np.swapaxes(_filters(w, groups), 1, 2))
+    return np.moveaxis(_images(rows, x.shape[0], out), -1, 1)
 
 
 def _scatter(y, w, size, stride, padding, dilation, groups):
     """The adjoint of _gather in x: every output spreads over its window of an image of `size`."""
-    n, _, *out = y.shape
-    r, s = kernel = w.shape[2:]
-    columns = np.matmul(_rows(y, groups), _filters(w, groups))  # (g, N Ho Wo, R S I/g)
-    if kernel == (1, 1) and stride == (1, 1) and padding == ((0, 0), (0, 0)):
-        return _images(columns, n, out)
-    columns = columns.reshape(groups, n, *out, r, s, w.shape[1])
+    n, o, *out = y.shape
+    _, i, *kernel = w.shape
+    y, w = _rows(y, groups), np.moveaxis(w.reshape(groups, o // groups, i, *kernel), (3, 4), (0, 1)).copy()
     (top, bottom), (left, right) = padding
-    x = np.zeros((n, top + size[0] + bottom, left + size[1] + right, groups, w.shape[1]), dtype=y.dtype, like=y)
-    for i, j, rows, cols in taps(kernel, out, stride, dilation):
-        x[:, rows, cols] += np.moveaxis(columns[..., i, j, :], 0, 3)
-    x = x[:, top:top + size[0], left:left + size[1]]
-    return np.moveaxis(x.reshape(n, *size, groups * w.shape[1]), -1, 1)
+    x = np.zeros((n, top + size[0] + bottom, left + size[1] + right, groups * i), dtype=y.dtype, like=y)
+    for r, s, rows, cols in taps(kernel, out, stride, dilation):
+        # One product per tap: all taps at once would be a matrix R S times the image, written and read again.
+        x[:, rows, cols] += _images(np.matmul(y, w[r, s]), n, out)
+    return np.moveaxis(x[:, top:top + size[0], left:left + size[1]], -1, 1)
 
 
 def _dw(x, y, w_shape, stride, padding, dilation, groups):

@@ -33,9 +33,9 @@ def embedding_vjp(dy, indices, table):
     same_dtype("embedding_vjp", dy=dy, table=table)
     require(dy.shape == indices.shape + table.shape[1:],
             f"embedding_vjp: dy must have the output's shape {indices.shape + table.shape[1:]}, got {dy.shape}")
-    dtable = np.zeros_like(table)
-    np.add.at(dtable, indices, dy)
-    return dtable
+    # A product with one-hot rows: np.add.at does not dispatch to other arrays, and is not deterministic on a GPU.
+    onehot = (indices.reshape(-1, 1) == np.arange(table.shape[0], like=table)).astype(table.dtype)
+    return np.tensordot(onehot, dy.reshape(-1, table.shape[1]), axes=(0, 0))
 
 
 def _angles(name, t, dim, shift, max_period):
