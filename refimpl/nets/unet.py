@@ -70,11 +70,19 @@ def unet_config(settings):
                 f"U-Net: setting {name} must hold one of {kinds} for each of the {levels} block_out_channels, "
                 f"got {getattr(c, name)}")
     for name in ("in_channels", "out_channels", "layers_per_block", "norm_num_groups"):
-        require(getattr(c, name) >= 1, f"U-Net: setting {name} must be at least 1, got {getattr(c, name)}")
+        require(isinstance(getattr(c, name), int) and getattr(c, name) >= 1,
+                f"U-Net: setting {name} must be an int of at least 1, got {getattr(c, name)}")
     require(0 <= c.dropout < 1, f"U-Net: setting dropout must be in [0, 1), got {c.dropout}")
-    for channels in c.block_out_channels:
-        require(channels >= 1 and channels % c.norm_num_groups == 0,
-                f"U-Net: setting norm_num_groups = {c.norm_num_groups} must divide block_out_channels {channels}")
+    require(min(c.block_out_channels) >= 1, f"U-Net: setting block_out_channels must be positive, got "
+                                            f"{c.block_out_channels}")
+    middle = c.block_out_channels[-1:] if c.mid_block_type and c.add_attention else ()
+    attending = middle + tuple(channels for channels, *kinds in zip(
+        c.block_out_channels, c.down_block_types, reversed(c.up_block_types)) if "Attn" in "".join(kinds))
+    for name, parts, wholes in (("norm_num_groups", c.norm_num_groups, c.block_out_channels),
+                                ("attn_norm_num_groups", c.attn_norm_num_groups, middle),
+                                ("attention_head_dim", c.attention_head_dim, attending)):
+        require(parts is None or (parts >= 1 and not any(whole % parts for whole in wholes)),
+                f"U-Net: setting {name} = {parts} must divide the channels it is used on, {wholes}")
     return c
 
 
@@ -151,6 +159,7 @@ def _embed(params, t, labels, x, config, ops):
     N = x.shape[0]
     t = np.asarray(t, dtype=float)
     require(t.shape == (N,), f"U-Net: t must be (N,) with N = {N} as in x, got shape {t.shape}")
+    require(bool(np.all(np.isfinite(t))), "U-Net: t must be finite")
     has_classes = config.num_class_embeds is not None
     require((labels is not None) == has_classes, "U-Net: labels must be given exactly when num_class_embeds is set")
     # Angles up to T radians: in float64 on the host, then brought to the data.
@@ -182,8 +191,8 @@ def unet_shapes(config):
     c = config
     channels, E = c.block_out_channels, c.time_embedding_dim or 4 * c.block_out_channels[0]
     adaptive = c.resnet_time_scale_shift == "scale_shift"
-    shapes = (conv_shapes("conv_in", c.in_channels, channels[0])
-              | linear_shapes("time_embedding.linear_1", channels[0], E) | linear_shapes("time_embedding.linear_2", E, E))
+    shapes = conv_shapes("conv_in", c.in_channels, channels[0])
+    shapes |= linear_shapes("time_embedding.linear_1", channels[0], E) | linear_shapes("time_embedding.linear_2", E, E)
     if c.num_class_embeds is not None:
         shapes["class_embedding.weight"] = (c.num_class_embeds, E)
     skips, width, last = [channels[0]], channels[0], len(channels) - 1

@@ -1,4 +1,6 @@
 """The U-Net beside diffusers' UNet2DModel: random weights saved there, opened here; same output, same gradients."""
+import inspect
+
 import numpy as np
 import pytest
 
@@ -6,7 +8,7 @@ torch = pytest.importorskip("torch")
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel  # noqa: E402
 
 from refimpl import ops  # noqa: E402
-from refimpl.nets.unet import unet  # noqa: E402
+from refimpl.nets.unet import UNetConfig, unet  # noqa: E402
 from refimpl.pretrained import load_folder  # noqa: E402
 
 TINY = dict(in_channels=2, out_channels=3, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
@@ -84,8 +86,14 @@ def test_output_and_gradients(settings, batch, size, tmp_path, rng):
         assert np.max(abs(g - expected[name])) <= 1e-9 * max(1, np.max(abs(expected[name]))), name
 
 
+def test_defaults():
+    """Every setting and every default of UNet2DModel is here under the same name."""
+    theirs = {n: p.default for n, p in inspect.signature(UNet2DModel.__init__).parameters.items() if n != "self"}
+    assert UNetConfig()._asdict() == theirs
+
+
 def test_pipeline_folder(tmp_path, rng):
-    """A whole pipeline's folder: the network in unet/, the scheduler's settings beside it; also sharded and old names."""
+    """A whole pipeline's folder, with the network in unet/ and the scheduler's settings; a folder in several files."""
     model = random_model(TINY)
     DDPMPipeline(model, DDPMScheduler(beta_schedule="squaredcos_cap_v2")).save_pretrained(tmp_path / "whole")
     params, config, scheduler = load_folder(tmp_path / "whole")
