@@ -32,14 +32,17 @@ def prior_kl_vjp(dy, x0, schedule):
 def eps_weight(t, schedule, variance):
     r"""What multiplies the squared error of eps in L_{t-1}, when the model's variance is fixed.
 
-    $$L_{t-1} = \frac{\beta_t^2}{2\sigma_t^2\,\alpha_t(1-\bar\alpha_t)}\,\|\epsilon-\hat\epsilon\|^2 + \text{const}, \quad
-      \text{const} = \frac D2\left[\frac{\tilde\beta_t}{\sigma_t^2} - 1 + \log\frac{\sigma_t^2}{\tilde\beta_t}\right]$$
+    $$L_{t-1} = \frac{\beta_t^2}{2\sigma_t^2\,\alpha_t(1-\bar\alpha_t)}\,\|\epsilon-\hat\epsilon\|^2
+      + \frac D2\left[\frac{\tilde\beta_t}{\sigma_t^2} - 1 + \log\frac{\sigma_t^2}{\tilde\beta_t}\right]$$
 
     Shapes: t integers in 1..T; variance, sigma_t^2, broadcasts with t; returns float64 of that shape. sigma_t^2 is a
     number: the lecture's norm of sigma_t I is sigma_t sqrt(D), and it leaves out the constant.
+    Raises: ValueError when a variance is not positive (beta_tilde_1 is 0) or alpha_t is 0.
     Source: Ho et al. 2020, arXiv:2006.11239, eq. 12.
     """
     t = np.asarray(t)
+    require((np.asarray(variance) > 0).all(), f"eps_weight: variance must be positive, got {np.min(variance)}")
+    require((schedule.alpha[t] > 0).all(), "eps_weight: alpha_t is 0 there, so eps does not determine x0")
     return schedule.beta[t] ** 2 / (2 * np.asarray(variance) * schedule.alpha[t] * (1 - schedule.alpha_bar[t]))
 
 
@@ -89,6 +92,12 @@ def learned_log_variance_vjp(dy, o, t, schedule):
     return dy * per_sample(high - low, o) / 2
 
 
+def _log_phi(x):
+    """log of the normal distribution function; log1p keeps its derivative's digits where the value is nearly 0."""
+    right = x.real > 0
+    return np.where(right, np.log1p(-special.ndtr(-np.where(right, x, 1))), special.log_ndtr(np.where(right, 0, x)))
+
+
 def _edges(x0, mean, log_var, bins):
     """Standardised edges of x0's bin, where they are open (the outer bins), and the log mass between them."""
     require(x0.shape == mean.shape == log_var.shape,
@@ -100,10 +109,10 @@ def _edges(x0, mean, log_var, bins):
     # the mass between two points to the right of 0 is that between their mirror images, where log Phi does not cancel
     right = np.where(no_low, False, no_high | (low.real > 0))
     left, until = np.where(right, -high, low), np.where(right, -low, high)
-    log_until = special.log_ndtr(until)
+    log_until = _log_phi(until)
     narrow = ((high - low).real * (1 + np.maximum(left.real, -left.real)) < np.finfo(mean.real.dtype).eps ** (1 / 3)) \
         & ~no_low & ~no_high  # there the difference cancels, and the density at the middle times the width is exact
-    ratio = np.where(no_low | no_high | narrow, -1, np.expm1(special.log_ndtr(left) - log_until))
+    ratio = np.where(no_low | no_high | narrow, -1, np.expm1(_log_phi(left) - log_until))
     middle = -((low + high) ** 2) / 8 - np.log(2 * np.pi) / 2 + np.log(high - low)
     return low, high, no_low, no_high, np.where(narrow, middle, log_until + np.log(-ratio))
 

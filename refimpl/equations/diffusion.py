@@ -91,9 +91,9 @@ def posterior(x0, x_t, t, schedule):
 
 
 def posterior_vjp(dy, x0, x_t, t, schedule):
-    """dx0 = c_0 dmu_tilde; dx_t = c_t dmu_tilde; dy = (dmu_tilde, anything): the variance has no gradient."""
+    """dx0 = c_0 dy; dx_t = c_t dy, dy the mean's cotangent: the variance does not depend on the data."""
     c_0, c_t, _ = posterior_coefficients(t, schedule)
-    return per_sample(c_0, x0) * dy[0], per_sample(c_t, x_t) * dy[0]
+    return per_sample(c_0, x0) * dy, per_sample(c_t, x_t) * dy
 
 
 def posterior_from_eps(eps, x_t, t, schedule):
@@ -118,9 +118,9 @@ def _eps_form(t, schedule):
 
 
 def posterior_from_eps_vjp(dy, eps, x_t, t, schedule):
-    """deps = -beta/sqrt(alpha (1 - alpha_bar)) dmu_tilde; dx_t = dmu_tilde/sqrt(alpha)."""
+    """deps = -beta/sqrt(alpha (1 - alpha_bar)) dy; dx_t = dy/sqrt(alpha), dy the mean's cotangent."""
     c_t, c_e = _eps_form(t, schedule)
-    return -per_sample(c_e, eps) * dy[0], per_sample(c_t, x_t) * dy[0]
+    return -per_sample(c_e, eps) * dy, per_sample(c_t, x_t) * dy
 
 
 def estimate_coefficients(prediction, signal, noise):

@@ -156,7 +156,8 @@ def transition(level, level_s):
 def ddpm(variance="small"):
     r"""Ancestral sampling: draw from the posterior with x0_hat in x0's place. No noise at the last step.
 
-    $$x_s = \alpha_{t|s}\frac{\sigma_s^2}{\sigma_t^2}\,x_t + \alpha_s\frac{\sigma^2_{t|s}}{\sigma_t^2}\,\hat x_0 + \sigma z$$
+    $$x_s = \frac{\alpha_{t|s}\sigma_s^2}{\sigma_t^2} x_t
+          + \frac{\alpha_s\sigma^2_{t|s}}{\sigma_t^2}\hat x_0 + \sigma z$$
     $$\sigma^2 = \tilde\beta \text{ (small)},\quad \sigma^2_{t|s} \text{ (large)},\quad \text{between (learned)}$$
 
     Shapes: returns a rule. 'learned': the network's second half of channels chooses, per pixel, between the two.
