@@ -28,7 +28,7 @@ def test_alternating_descent_is_bounded_only_below_step_two():
 
 
 def test_the_non_saturating_loss_has_the_same_fixed_point_and_other_dynamics():
-    """Error 10: at equilibrium (l = 0, D constant) both push alike; away from it their gradients differ without bound."""
+    """Error 10: at equilibrium (l = 0, D constant) both push alike; away from it the gradients differ without bound."""
     equal, apart = np.zeros(1), np.array([-10.0])
     assert adv.minimax_g_vjp(1.0, equal) == adv.non_saturating_g_vjp(1.0, equal) == -0.5
     ratio = adv.non_saturating_g_vjp(1.0, apart) / adv.minimax_g_vjp(1.0, apart)
@@ -57,7 +57,7 @@ def zero_inserted(x, stride, output_padding):
 
 
 def test_transposed_convolution_is_a_convolution_only_with_the_kernel_flipped_and_swapped(rng):
-    """Error 13: convolving the zero-inserted input with the same kernel is another map; flip, swap, pad by k - 1 - p."""
+    """Error 13: the zero-inserted input with the same kernel is another map: flip, swap, pad by k - 1 - p."""
     x, w = rng.standard_normal((2, 3, 4, 4)), rng.standard_normal((3, 3, 4, 4))
     stride, padding, extra = 2, 1, 1
     expected = ops.conv_transpose2d(x, w, stride=stride, padding=padding, output_padding=extra)
