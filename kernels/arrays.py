@@ -1,0 +1,73 @@
+"""Between NumPy arrays and what the cpu kernels take: flat float32 memory in one of two orders.
+
+"C" is NumPy's order of the array's own axes; "channels_last" has axis 1 moved to the end, as convolutions write their
+results. An array that is in the order asked for is never copied.
+"""
+import numpy as np
+from numba import prange
+
+from .jit import IN, INT, OUT, kernel
+
+SIDE = 16  # of the square blocks that a transposition works in
+
+
+@kernel((OUT, IN, INT, INT, INT))
+def _transpose(y, x, n, rows, columns):
+    """y (n, columns, rows) = x (n, rows, columns) transposed."""
+    strips = -(-columns // SIDE)
+    for task in prange(n * strips):
+        start, first = task // strips * rows * columns, task % strips * SIDE
+        last = min(first + SIDE, columns)
+        for top in range(0, rows, SIDE):
+            height = min(SIDE, rows - top)
+            for j in range(first, last):
+                to, at = start + j * rows + top, start + top * columns + j
+                for i in range(height):
+                    y[to + i] = x[at + i * columns]
+
+
+def empty_channels_last(n, c, *space):
+    """An uninitialised (n, c, *space) array with channels last in memory."""
+    return np.moveaxis(np.empty((n, *space, c), np.float32), -1, 1)
+
+
+def order(x):
+    """The order x is in: "C", "channels_last" (where it is not also C), or None."""
+    if x.flags.c_contiguous:
+        return "C"
+    return "channels_last" if x.ndim > 2 and np.moveaxis(x, 1, -1).flags.c_contiguous else None
+
+
+def flat(x):
+    """x's elements in C order, one axis; a view where x is C-contiguous."""
+    return np.ascontiguousarray(x).reshape(-1)
+
+
+def channels_last(x):
+    """x's elements with axis 1 moved last, one axis; a view where x is channels-last."""
+    moved = np.moveaxis(x, 1, -1)
+    if moved.flags.c_contiguous:
+        return moved.reshape(-1)
+    if not x.flags.c_contiguous:
+        return np.ascontiguousarray(moved).reshape(-1)
+    y = np.empty(x.size, np.float32)
+    if x.size:
+        _transpose(y, x.reshape(-1), x.shape[0], x.shape[1], x[0, 0].size)
+    return y
+
+
+def write(out, memory_order, inputs, compute):
+    """Have compute(y) fill flat memory in that order, and bring it to out: at once where out has this order and shares
+    no memory with an input."""
+    moved = np.moveaxis(out, 1, -1) if memory_order == "channels_last" else out
+    if moved.flags.c_contiguous and not any(np.may_share_memory(out, x) for x in inputs if x is not None):
+        compute(moved.reshape(-1))
+    else:
+        y = np.empty(out.size, np.float32)
+        compute(y)
+        moved[...] = y.reshape(moved.shape)
+
+
+def supported(*arrays):
+    """Whether all (None aside) are NumPy arrays of native float32: what the kernels take; the reference takes the rest."""
+    return all(a is None or (type(a) is np.ndarray and a.dtype == np.float32 and a.dtype.isnative) for a in arrays)

@@ -1,0 +1,287 @@
+"""Vectors of float32 as a Numba type: kernels spell out their vector code instead of hoping for LLVM's vectoriser.
+
+WIDTH lanes, the processor's own. Memory is an int64 address in bytes (`address(array)`), so that one function serves
+every array; whoever passes an address keeps its array alive and stays inside it. Arithmetic is plain IEEE, so NaN and
+infinity come out as in NumPy; `fma` rounds once.
+"""
+import operator
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
+from numba.extending import intrinsic, lower_builtin, models, register_model
+
+from .jit import features, helper
+
+_FEATURES = features()
+WIDTH = 16 if "avx512f" in _FEATURES else 8 if "avx" in _FEATURES else 4
+REGISTERS = 16 if "avx" in _FEATURES and WIDTH == 8 else 32 if WIDTH == 16 or "neon" in _FEATURES else 16
+
+F32, I1, I32, I64 = ir.FloatType(), ir.IntType(1), ir.IntType(32), ir.IntType(64)
+LANES, INT_LANES = ir.VectorType(F32, WIDTH), ir.VectorType(I32, WIDTH)
+
+
+class Vector(types.Type):
+    """WIDTH float32 numbers in a register."""
+
+    def __init__(self):
+        super().__init__(name=f"float32x{WIDTH}")
+
+
+vector = Vector()
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager, numba_type):
+        super().__init__(manager, numba_type, LANES)
+
+
+def _operator(op, instruction):
+    @infer_global(op)
+    class _Typing(ConcreteTemplate):
+        cases = [signature(vector, vector, vector)]  # noqa: RUF012, Numba's form
+
+    @lower_builtin(op, vector, vector)
+    def _lower(context, builder, sig, args):
+        return getattr(builder, instruction)(*args)
+
+
+for _op, _instruction in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul"),
+                          (operator.truediv, "fdiv")):
+    _operator(_op, _instruction)
+
+
+def llvm_call(builder, name, result, *args):
+    """Call an LLVM intrinsic."""
+    f = cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, [a.type for a in args]), name)
+    return builder.call(f, args)
+
+
+def lanes(constant):
+    """A float in every lane."""
+    return ir.Constant(LANES, [float(constant)] * WIDTH)
+
+
+def int_lanes(constant):
+    """An int32 in every lane."""
+    return ir.Constant(INT_LANES, [constant] * WIDTH)
+
+
+def pointer(builder, address, kind):
+    return builder.inttoptr(address, kind.as_pointer())
+
+
+def broadcast(builder, x):
+    one = builder.insert_element(ir.Constant(LANES, ir.Undefined), x, I32(0))
+    return builder.shuffle_vector(one, ir.Constant(LANES, ir.Undefined), int_lanes(0))
+
+
+def mul_add(builder, a, b, c):
+    return llvm_call(builder, f"llvm.fma.v{WIDTH}f32", LANES, a, b, c)
+
+
+def _mask(builder, count):
+    """Lanes below count, an int64."""
+    count = builder.trunc(count, I32)
+    every = builder.shuffle_vector(builder.insert_element(ir.Constant(INT_LANES, ir.Undefined), count, I32(0)),
+                                   ir.Constant(INT_LANES, ir.Undefined), int_lanes(0))
+    return builder.icmp_signed("<", ir.Constant(INT_LANES, list(range(WIDTH))), every)
+
+
+@intrinsic
+def address(typing, array):
+    """Address of an array's first element. The array must outlive its use."""
+    def code(context, builder, sig, args):
+        return builder.ptrtoint(context.make_array(sig.args[0])(context, builder, args[0]).data, I64)
+    return types.int64(array), code
+
+
+@intrinsic
+def splat(typing, x):
+    """A float32 in every lane."""
+    return vector(types.float32), lambda context, builder, sig, args: broadcast(builder, args[0])
+
+
+@intrinsic
+def load(typing, at):
+    """WIDTH numbers from an address."""
+    def code(context, builder, sig, args):
+        return builder.load(pointer(builder, args[0], LANES), align=4)
+    return vector(types.int64), code
+
+
+@intrinsic
+def store(typing, at, v):
+    """WIDTH numbers to an address."""
+    def code(context, builder, sig, args):
+        builder.store(args[1], pointer(builder, args[0], LANES), align=4)
+        return context.get_dummy_value()
+    return types.void(types.int64, vector), code
+
+
+@intrinsic
+def load_first(typing, at, count, other):
+    """The first `count` < WIDTH numbers from an address, the rest from another vector; touches no memory behind them."""
+    def code(context, builder, sig, args):
+        return llvm_call(builder, f"llvm.masked.load.v{WIDTH}f32.p0", LANES, pointer(builder, args[0], LANES), I32(4),
+                         _mask(builder, args[1]), args[2])
+    return vector(types.int64, types.int64, vector), code
+
+
+@intrinsic
+def store_first(typing, at, v, count):
+    """The first `count` < WIDTH lanes to an address; touches no memory behind them."""
+    def code(context, builder, sig, args):
+        llvm_call(builder, f"llvm.masked.store.v{WIDTH}f32.p0", ir.VoidType(), args[1],
+                  pointer(builder, args[0], LANES), I32(4), _mask(builder, args[2]))
+        return context.get_dummy_value()
+    return types.void(types.int64, vector, types.int64), code
+
+
+@intrinsic
+def fma(typing, a, b, c):
+    """a b + c, rounded once."""
+    return vector(vector, vector, vector), lambda context, builder, sig, args: mul_add(builder, *args)
+
+
+@intrinsic
+def total(typing, v):
+    """Sum of the lanes, pairwise: the upper half onto the lower until one is left."""
+    def code(context, builder, sig, args):
+        v, n = args[0], WIDTH
+        while n > 1:
+            n //= 2
+            pick = [ir.Constant(ir.VectorType(I32, n), list(range(h, h + n))) for h in (0, n)]
+            low, high = (builder.shuffle_vector(v, ir.Constant(v.type, ir.Undefined), p) for p in pick)
+            v = builder.fadd(low, high)
+        return builder.extract_element(v, I32(0))
+    return types.float32(vector), code
+
+
+@intrinsic
+def maximum(typing, a, b):
+    """Lane by lane, the larger; b where a is NaN."""
+    def code(context, builder, sig, args):
+        return builder.select(builder.fcmp_ordered(">", *args), *args)
+    return vector(vector, vector), code
+
+
+@intrinsic
+def largest(typing, v):
+    """The largest lane (NaN lanes ignored where another is a number)."""
+    def code(context, builder, sig, args):
+        v, n = args[0], WIDTH
+        while n > 1:
+            n //= 2
+            pick = [ir.Constant(ir.VectorType(I32, n), list(range(h, h + n))) for h in (0, n)]
+            low, high = (builder.shuffle_vector(v, ir.Constant(v.type, ir.Undefined), p) for p in pick)
+            v = builder.select(builder.fcmp_ordered(">", low, high), low, high)
+        return builder.extract_element(v, I32(0))
+    return types.float32(vector), code
+
+
+@intrinsic
+def clip(typing, v, low, high):
+    """v between low and high; two selects, so that NaN passes through."""
+    def code(context, builder, sig, args):
+        v, low, high = args
+        v = builder.select(builder.fcmp_ordered("<", v, low), low, v)
+        return builder.select(builder.fcmp_ordered(">", v, high), high, v)
+    return vector(vector, vector, vector), code
+
+
+def _power_of_two(builder, n):
+    """2^n of int32 lanes in -126..127, by the exponent's bits."""
+    bits = builder.shl(builder.add(n, int_lanes(127)), int_lanes(23))
+    return builder.bitcast(bits, LANES)
+
+
+# exp on [-ln 2/2, ln 2/2]: 1 + r + r^2 p(r), minimax coefficients of the Cephes library (Moshier 1992, expf).
+_EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
+
+
+def exponential(builder, x):
+    """exp of lanes: about 1 ulp, gradual underflow, infinity above 88.73, NaN kept."""
+    bounded = builder.select(builder.fcmp_ordered(">", x, lanes(-104)), x, lanes(-104))  # NaN goes to -104 here
+    bounded = builder.select(builder.fcmp_ordered("<", bounded, lanes(89)), bounded, lanes(89))
+    n = llvm_call(builder, f"llvm.rint.v{WIDTH}f32", LANES, builder.fmul(bounded, lanes(1.44269504088896341)))
+    r = mul_add(builder, n, lanes(-0.693359375), bounded)
+    r = mul_add(builder, n, lanes(2.12194440e-4), r)
+    p = lanes(_EXP[0])
+    for c in _EXP[1:]:
+        p = mul_add(builder, p, r, lanes(c))
+    y = builder.fadd(mul_add(builder, builder.fmul(r, r), p, r), lanes(1))
+    # 2^n in two factors: n reaches -150 where the result is a denormal and 128 where it overflows.
+    n = builder.fptosi(n, INT_LANES)
+    half = builder.ashr(n, int_lanes(1))
+    y = builder.fmul(builder.fmul(y, _power_of_two(builder, half)), _power_of_two(builder, builder.sub(n, half)))
+    return builder.select(builder.fcmp_unordered("uno", x, x), x, y)
+
+
+@intrinsic
+def exp(typing, v):
+    """exp(v), about 1 ulp; gradual underflow."""
+    return vector(vector), lambda context, builder, sig, args: exponential(builder, args[0])
+
+
+@intrinsic
+def magnitude(typing, v):
+    """|v|."""
+    def code(context, builder, sig, args):
+        return llvm_call(builder, f"llvm.fabs.v{WIDTH}f32", LANES, args[0])
+    return vector(vector), code
+
+
+@intrinsic
+def where_negative(typing, condition, a, b):
+    """a where condition < 0, else b."""
+    def code(context, builder, sig, args):
+        return builder.select(builder.fcmp_ordered("<", args[0], lanes(0)), args[1], args[2])
+    return vector(vector, vector, vector), code
+
+
+@intrinsic
+def copy(typing, to, source, count):
+    """Copy `count` float32 numbers between addresses that do not overlap."""
+    def code(context, builder, sig, args):
+        byte = ir.IntType(8)
+        llvm_call(builder, "llvm.memcpy.p0.p0.i64", ir.VoidType(), pointer(builder, args[0], byte),
+                  pointer(builder, args[1], byte), builder.shl(args[2], I64(2)), I1(0))
+        return context.get_dummy_value()
+    return types.void(types.int64, types.int64, types.int64), code
+
+
+@intrinsic
+def clear(typing, to, count):
+    """Set `count` float32 numbers at an address to 0."""
+    def code(context, builder, sig, args):
+        byte = ir.IntType(8)
+        llvm_call(builder, "llvm.memset.p0.i64", ir.VoidType(), pointer(builder, args[0], byte), byte(0),
+                  builder.shl(args[1], I64(2)), I1(0))
+        return context.get_dummy_value()
+    return types.void(types.int64, types.int64), code
+
+
+@helper
+def load_up_to(at, count):
+    """min(count, WIDTH) numbers, 0 in the lanes behind them."""
+    return load(at) if count >= WIDTH else load_first(at, count, splat(0.0))
+
+
+@helper
+def store_up_to(at, v, count):
+    """The first min(count, WIDTH) lanes."""
+    if count >= WIDTH:
+        store(at, v)
+    else:
+        store_first(at, v, count)
+
+
+@helper
+def sigmoid(v):
+    """1/(1 + exp(-v)), from exp(-|v|), which does not overflow."""
+    one = splat(1.0)
+    e = exp(splat(0.0) - magnitude(v))
+    return where_negative(v, e, one) / (one + e)
