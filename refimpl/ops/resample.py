@@ -40,6 +40,12 @@ def _block_sum(x, k):
     return sum(x[:, :, i::k, j::k] for i in range(k) for j in range(k))
 
 
+def _check_blocks(name, x, k):
+    _check(name, x, k)
+    require(x.shape[2] % k == 0 and x.shape[3] % k == 0,
+            f"{name}: k = {k} must divide height and width, got shape {x.shape}")
+
+
 def average_pool(x, k):
     r"""Mean of every k x k block.
 
@@ -49,17 +55,16 @@ def average_pool(x, k):
     Raises: ValueError when k does not divide H and W.
     Source: LeCun et al. 1998, Proc. IEEE 86(11), sec. II.
     """
-    _check("average_pool", x, k)
-    require(x.shape[2] % k == 0 and x.shape[3] % k == 0, f"average_pool: k = {k} must divide height and width, "
-                                                         f"got shape {x.shape}")
+    _check_blocks("average_pool", x, k)
     return _block_sum(x, k) / (k * k)
 
 
 def average_pool_vjp(dy, x, k):
     """dx = dy / k^2 on the whole block: average pooling is the adjoint of enlargement, divided by k^2."""
-    _check("average_pool_vjp", x, k)
-    require((*dy.shape[:2], dy.shape[2] * k, dy.shape[3] * k) == x.shape,
-            f"average_pool_vjp: dy must be {(*x.shape[:2], x.shape[2] // k, x.shape[3] // k)}, got {dy.shape}")
+    _check_blocks("average_pool_vjp", x, k)
+    n, c, h, w = x.shape
+    require(dy.shape == (n, c, h // k, w // k),
+            f"average_pool_vjp: dy must have the output's shape {(n, c, h // k, w // k)}, got {dy.shape}")
     return upsample_nearest(dy, k) / (k * k)
 
 
@@ -136,6 +141,8 @@ def concatenate(arrays, axis=1):
 def concatenate_vjp(dy, arrays, axis=1):
     """The pieces of dy, one per array (views)."""
     ends = np.cumsum([a.shape[axis] for a in arrays])
-    require(dy.shape[axis] == ends[-1],
-            f"concatenate_vjp: dy must have {ends[-1]} entries along axis {axis}, got shape {dy.shape}")
+    shape = list(arrays[0].shape)
+    shape[axis] = int(ends[-1])
+    require(list(dy.shape) == shape,
+            f"concatenate_vjp: dy must have the output's shape {tuple(shape)}, got {dy.shape}")
     return tuple(np.split(dy, ends[:-1], axis=axis))
