@@ -1,8 +1,8 @@
 """The variational bound of a diffusion model, term by term, in nats per sample."""
 import numpy as np
-from scipy import special
 
 from ..ops._check import per_sample, require
+from ..ops._special import special
 from .diffusion import posterior, posterior_coefficients
 from .gaussian import kl_normal, kl_normal_vjp
 
@@ -21,7 +21,7 @@ def prior_kl(x0, schedule):
     Source: Ho et al. 2020, arXiv:2006.11239, eq. 5.
     """
     signal_power = float(schedule.alpha_bar[-1])
-    return _total(signal_power * x0**2 - signal_power - np.log1p(-signal_power)) / 2
+    return _total(signal_power * x0**2 - signal_power - math.log1p(-signal_power)) / 2
 
 
 def prior_kl_vjp(dy, x0, schedule):
@@ -95,7 +95,8 @@ def learned_log_variance_vjp(dy, o, t, schedule):
 def _log_phi(x):
     """log of the normal distribution function; log1p keeps its derivative's digits where the value is nearly 0."""
     right = x.real > 0
-    return np.where(right, np.log1p(-special.ndtr(-np.where(right, x, 1))), special.log_ndtr(np.where(right, 0, x)))
+    return np.where(right, np.log1p(-special(x).ndtr(-np.where(right, x, 1))),
+                    special(x).log_ndtr(np.where(right, 0, x)))
 
 
 def _edges(x0, mean, log_var, bins):
@@ -113,7 +114,7 @@ def _edges(x0, mean, log_var, bins):
     narrow = ((high - low).real * (1 + np.maximum(left.real, -left.real)) < np.finfo(mean.real.dtype).eps ** (1 / 3)) \
         & ~no_low & ~no_high  # there the difference cancels, and the density at the middle times the width is exact
     ratio = np.where(no_low | no_high | narrow, -1, np.expm1(_log_phi(left) - log_until))
-    middle = -((low + high) ** 2) / 8 - np.log(2 * np.pi) / 2 + np.log(high - low)
+    middle = -((low + high) ** 2) / 8 - math.log(2 * math.pi) / 2 + np.log(high - low)
     return low, high, no_low, no_high, np.where(narrow, middle, log_until + np.log(-ratio))
 
 
@@ -136,8 +137,8 @@ def discretised_gaussian_vjp(dy, x0, mean, log_var, bins):
     dmean = dy (phi(l) - phi(h))/(sigma P); dlog_var = dy (l phi(l) - h phi(h))/(2 P)."""
     low, high, no_low, no_high, mass = _edges(x0, mean, log_var, bins)
     dy = per_sample(dy, mean)
-    at_low = np.exp(np.where(no_low, -np.inf, -(low**2) / 2 - mass)) * (2 * np.pi) ** -0.5
-    at_high = np.exp(np.where(no_high, -np.inf, -(high**2) / 2 - mass)) * (2 * np.pi) ** -0.5
+    at_low = np.exp(np.where(no_low, -np.inf, -(low**2) / 2 - mass)) * (2 * math.pi) ** -0.5
+    at_high = np.exp(np.where(no_high, -np.inf, -(high**2) / 2 - mass)) * (2 * math.pi) ** -0.5
     return dy * (at_low - at_high) * np.exp(-log_var / 2), dy * (low * at_low - high * at_high) / 2
 
 
@@ -152,7 +153,7 @@ def bound_term(x0, x_t, t, schedule, mean, log_var, bins):
     Source: Ho et al. 2020, arXiv:2006.11239, eq. 5.
     """
     q_mean, q_log_var = _q(x0, x_t, t, schedule)
-    first = np.asarray(t) == 1
+    first = np.asarray(np.asarray(t) == 1, like=x0)
     return np.where(first, -discretised_gaussian(x0, mean, log_var, bins), kl_normal(q_mean, q_log_var, mean, log_var))
 
 
@@ -178,4 +179,4 @@ def bits_per_dim(nats, x):
     Shapes: nats (N,); x (N, ...) the data, for D. Returns (N,).
     Source: Theis, van den Oord, Bethge 2016, arXiv:1511.01844.
     """
-    return nats / (np.prod(x.shape[1:]) * np.log(2))
+    return nats / (math.prod(x.shape[1:]) * math.log(2))

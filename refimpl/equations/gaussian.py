@@ -1,7 +1,11 @@
 """Diagonal Gaussians: log density, divergence, entropy and the reparametrised sample, each followed by its vjp."""
+import math
+
 import numpy as np
 
 from ..ops._check import per_sample, require, same_dtype
+
+_LOG_2PI = math.log(2 * math.pi)  # a Python float: NumPy's would widen float32 data
 
 
 def _check(name, **arrays):
@@ -26,7 +30,7 @@ def log_normal(x, mean, log_var):
     Source: Bishop 2006, Pattern Recognition and Machine Learning, sec. 2.3.
     """
     _check("log_normal", x=x, mean=mean, log_var=log_var)
-    return -_total(np.log(2 * np.pi) + log_var + (x - mean) ** 2 * np.exp(-log_var)) / 2
+    return -_total(_LOG_2PI + log_var + (x - mean) ** 2 * np.exp(-log_var)) / 2
 
 
 def log_normal_vjp(dy, x, mean, log_var):
@@ -67,7 +71,7 @@ def entropy_normal(log_var):
     Source: Cover and Thomas 2006, Elements of Information Theory, sec. 8.1.
     """
     _check("entropy_normal", log_var=log_var)
-    return _total(np.log(2 * np.pi) + 1 + log_var) / 2
+    return _total(_LOG_2PI + 1 + log_var) / 2
 
 
 def entropy_normal_vjp(dy, log_var):

@@ -35,12 +35,14 @@ def mixture(weights, means, variances):
 
 
 def _components(x, m, signal, noise):
-    """Differences (N, K, D), variances (K, D) and log joint densities (N, K) of the mixture at a level."""
+    """Differences (N, K, D), variances (K, D), log joint densities (N, K) at a level, and the mixture, beside x."""
     require(x.ndim == 2 and x.shape[1] == m.means.shape[1], f"x must be (N, {m.means.shape[1]}), got {x.shape}")
+    m = Mixture(*(np.asarray(a, dtype=x.real.dtype, like=x) for a in m))
+    signal, noise = float(signal), float(noise)  # NumPy's float64 scalars would widen float32 data
     v = signal**2 * m.variances + noise**2
     require((v > 0).all(), f"a component of variance 0 has no density at noise {noise}")
     d = x[:, None] - signal * m.means
-    return d, v, np.log(m.weights) - np.sum(d**2 / v + np.log(2 * np.pi * v), axis=-1) / 2
+    return d, v, np.log(m.weights) - np.sum(d**2 / v + np.log(2 * np.pi * v), axis=-1) / 2, m
 
 
 def mixture_log_density(x, m, signal, noise):
@@ -53,7 +55,7 @@ def mixture_log_density(x, m, signal, noise):
     Raises: ValueError where a component without variance meets noise 0.
     Source: Bishop 2006, sec. 2.3.9.
     """
-    return logsumexp(_components(x, m, signal, noise)[2])
+    return logsumexp(_components(x, m, signal, noise)[2]).astype(x.dtype)
 
 
 def mixture_log_density_vjp(dy, x, m, signal, noise):
@@ -71,13 +73,13 @@ def mixture_score(x, m, signal, noise):
     Raises: ValueError where a component without variance meets noise 0.
     Source: Song and Ermon 2019, arXiv:1907.05600, sec. 3.
     """
-    d, v, joint = _components(x, m, signal, noise)
-    return -np.sum(softmax(joint)[:, :, None] * d / v, axis=1)
+    d, v, joint, _ = _components(x, m, signal, noise)
+    return -np.sum(softmax(joint)[:, :, None] * d / v, axis=1).astype(x.dtype)
 
 
 def mixture_score_vjp(dy, x, m, signal, noise):
     """dx = H dy, H the Hessian of the log density: sum_k r_k (u_k u_k^T - diag(1/v_k)) - s s^T, u_k = -d_k/v_k."""
-    d, v, joint = _components(x, m, signal, noise)
+    d, v, joint, _ = _components(x, m, signal, noise)
     r, u = softmax(joint)[:, :, None], -d / v
     s = np.sum(r * u, axis=1)
     along = np.sum(u * dy[:, None], axis=-1, keepdims=True)
@@ -94,8 +96,8 @@ def mixture_denoiser(x, m, signal, noise):
     Raises: ValueError where a component without variance meets noise 0.
     Source: Karras et al. 2022, arXiv:2206.00364, app. B.3 (points); Efron 2011 (Tweedie).
     """
-    d, v, joint = _components(x, m, signal, noise)
-    return np.sum(softmax(joint)[:, :, None] * (m.means + signal * m.variances / v * d), axis=1)
+    d, v, joint, m = _components(x, m, signal, noise)
+    return np.sum(softmax(joint)[:, :, None] * (m.means + float(signal) * m.variances / v * d), axis=1)
 
 
 def tweedie(x, score, signal, noise):

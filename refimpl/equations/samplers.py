@@ -108,8 +108,9 @@ def sample(predict, x, levels, rule, *, ops, prediction="eps", guidance=1.0, cli
 
 def _move(predict, x, stage, past, z, ops, prediction, guidance, clip, rederive_eps):
     """One stage with its evaluation: returns the next x and x0_hat."""
-    e = predict(x, *stage.level)
-    w = guidance(*stage.level) if callable(guidance) else guidance
+    level = [float(v) for v in stage.level]  # NumPy's float64 scalars would widen float32 data
+    e = predict(x, *level)
+    w = guidance(*level) if callable(guidance) else guidance
     e_c, e_u = e if isinstance(e, tuple) else (e, None)
     require(w == 1 or e_u is not None, f"guidance {w} needs a condition: predict must return (e_c, e_u)")
     if stage.log_variance is not None:
@@ -126,9 +127,9 @@ def _move(predict, x, stage, past, z, ops, prediction, guidance, clip, rederive_
     require(clip is None or rederive_eps or not any(what == "eps" for what, _ in stage.earlier),
             "with clip, a rule that remembers eps needs rederive_eps=True: only x and x0_hat are kept")
     c, earlier = step_coefficients(stage, prediction, bool(rederive_eps), [level for _, _, level in past])
-    lo, hi = (None, None) if clip is None else clip
     if callable(clip):
-        lo, hi = clip(c["a"] * x + c["b"] * (e_c if e_u is None else e_u + float(w) * (e_c - e_u)))
+        clip = clip(c["a"] * x + c["b"] * (e_c if e_u is None else e_u + float(w) * (e_c - e_u)))
+    lo, hi = (None, None) if clip is None else clip
     history = [past[j - 1][what == "x0"] for what, j in earlier]
     return ops.sampler_step(x, e_c, e_u, float(w), **c, lo=lo, hi=hi, history=history, c_h=list(earlier.values()), z=z,
                             sigma=float(stage.sigma))
