@@ -208,8 +208,8 @@ def wasserstein_d(logit_real, logit_fake):
 
     $$E\,l_f - E\,l_r$$
 
-    Shapes: logits any; returns a scalar. Bounded only under a Lipschitz constraint: clipping (`clip_weights`), a
-    gradient penalty (penalty.py) or spectral normalisation (spectral.py).
+    Shapes: logits any; returns a scalar. Bounded only under a Lipschitz constraint: clipped or spectrally
+    normalised weights (weights.py), or a gradient penalty (penalty.py).
     Source: Arjovsky et al. 2017, arXiv:1701.07875, eq. 2.
     """
     _logits("wasserstein_d", logit_real=logit_real, logit_fake=logit_fake)
@@ -238,13 +238,35 @@ def wasserstein_g_vjp(dy, logit_fake):
     return -_spread(dy, logit_fake)
 
 
-def clip_weights(params, c):
-    r"""Weight clipping, the first WGAN's crude Lipschitz constraint.
+def energy_d(energy_real, energy_fake, margin):
+    r"""EBGAN's discriminator, an energy (its own reconstruction error): low on data, at least the margin on samples.
 
-    $$w \leftarrow \min(\max(w, -c), c)$$
+    $$E\,D(x) + E\max(0, m - D(G(z)))$$
 
-    Shapes: params a flat dict of arrays, c > 0. Returns a dict of the same shapes.
-    Source: Arjovsky et al. 2017, arXiv:1701.07875, alg. 1.
+    Shapes: energies any; margin a positive number. Returns a scalar. Piecewise linear.
+    Source: Zhao et al. 2017, arXiv:1609.03126, eq. 1.
     """
-    require(c > 0, f"clip_weights: c must be positive, got {c}")
-    return {name: np.clip(w, -c, c) for name, w in params.items()}
+    _logits("energy_d", energy_real=energy_real, energy_fake=energy_fake)
+    return np.mean(energy_real) + np.mean(np.where(energy_fake.real < margin, margin - energy_fake, 0 * energy_fake))
+
+
+def energy_d_vjp(dy, energy_real, energy_fake, margin):
+    """denergy_real = 1/N, denergy_fake = -1/M where it is below the margin."""
+    return _spread(dy, energy_real), -_spread(dy, energy_fake) * (energy_fake.real < margin)
+
+
+def energy_g(energy_fake):
+    r"""EBGAN's generator: lower the energy of its samples.
+
+    $$E\,D(G(z))$$
+
+    Shapes: energy_fake any; returns a scalar.
+    Source: Zhao et al. 2017, arXiv:1609.03126, eq. 2.
+    """
+    _logits("energy_g", energy_fake=energy_fake)
+    return np.mean(energy_fake)
+
+
+def energy_g_vjp(dy, energy_fake):
+    """denergy_fake = 1/M."""
+    return _spread(dy, energy_fake)
