@@ -1,0 +1,11 @@
+"""Special functions where the data are: SciPy's do not reach device arrays through NumPy's protocols."""
+import numpy as np
+from scipy import special as _host
+
+
+def special(x):
+    """scipy.special for host arrays, CuPy's module of the same functions for its arrays."""
+    if isinstance(x, (np.ndarray, np.generic)):
+        return _host
+    from cupyx.scipy import special as device
+    return device
