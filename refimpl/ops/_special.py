@@ -4,8 +4,8 @@ from scipy import special as _host
 
 
 def special(x):
-    """scipy.special for host arrays, CuPy's module of the same functions for its arrays."""
-    if isinstance(x, (np.ndarray, np.generic)):
+    """scipy.special for host arrays and Duals of them, CuPy's module of the same functions for its arrays."""
+    if isinstance(x.real, (np.ndarray, np.generic)):
         return _host
     from cupyx.scipy import special as device
     return device
