@@ -182,8 +182,8 @@ class Function:
         want = {"B": "bfloat16", "V": "void"}.get(kind) or np.dtype(f"{kind}{size}").name
         got = getattr(value, "dtype", None)
         if pointer:
-            if value is None:
-                return np.uint64(0)
+            if isinstance(value, np.uint64) and not value:
+                return value  # the null pointer, as CuPy takes it
             if not isinstance(value, np.ndarray):
                 raise HostCudaError(f"{self.name}: argument {i} must be an array of {want}, got {type(value).__name__}")
             # NumPy has no bfloat16 of its own: ml_dtypes' is taken, and uint16 that holds its bits

@@ -1,0 +1,31 @@
+// Philox4x32-10 and Box-Muller as in refimpl/ops/random.py: the same integers bit for bit, the same layout of words.
+// The accurate logarithm, sine and cosine: __logf loses 1e-3 of z near u = 1, and no honest bound could hold.
+
+__device__ __forceinline__ uint4 philox(uint4 c, uint2 k) {
+  #pragma unroll
+  for (int round = 0; round < 10; ++round) {
+    unsigned hi0 = __umulhi(0xD2511F53u, c.x), lo0 = 0xD2511F53u * c.x;
+    unsigned hi1 = __umulhi(0xCD9E8D57u, c.z), lo1 = 0xCD9E8D57u * c.z;
+    c = make_uint4(hi1 ^ c.y ^ k.x, lo1, hi0 ^ c.w ^ k.y, lo0);
+    k.x += 0x9E3779B9u; k.y += 0xBB67AE85u;
+  }
+  return c;
+}
+
+// Two normals from a word for the radius and a word for the angle. The two top bits are the quadrant, exactly.
+__device__ __forceinline__ float2 box_muller(unsigned radius, unsigned angle) {
+  float u = 1.0f - (float)(radius >> 8) * 5.9604644775390625e-08f;        // in (0, 1], exact
+  float r = sqrtf(-2.0f * logf(u));
+  float theta = 1.57079632679489662f * ((float)((angle >> 6) & 0xFFFFFFu) * 5.9604644775390625e-08f);
+  float s = sinf(theta), c = cosf(theta);
+  unsigned q = angle >> 30;
+  float zc = q & 1 ? s : c, zs = q & 1 ? c : s;
+  return make_float2(r * (q == 1 || q == 2 ? -zc : zc), r * (q >= 2 ? -zs : zs));
+}
+
+// Elements 4 block .. 4 block + 3 of a sample's normal(key, index, draw).
+__device__ __forceinline__ float4 normal4(unsigned block, unsigned index, unsigned draw, uint2 key) {
+  uint4 w = philox(make_uint4(block, index, draw, 0u), key);
+  float2 a = box_muller(w.x, w.y), b = box_muller(w.z, w.w);
+  return make_float4(a.x, a.y, b.x, b.y);
+}
