@@ -16,6 +16,8 @@ _METHODS = {"all", "any", "argmax", "argmin", "argsort", "astype", "clip", "conj
             "flatten", "max", "mean", "min", "nonzero", "prod", "ravel", "repeat", "reshape", "round", "sort",
             "squeeze", "std", "sum", "swapaxes", "take", "transpose", "var", "view"}
 
+HOST = {"signal", "noise", "lo", "hi"}  # arguments that are coefficients: host floats, one or one per sample
+
 
 def to_device(value):
     """A value with the arrays in it wrapped; integer arrays (t, labels, indices) and named tuples stay on the host."""

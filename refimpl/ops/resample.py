@@ -145,4 +145,4 @@ def concatenate_vjp(dy, arrays, axis=1):
     shape[axis] = int(ends[-1])
     require(list(dy.shape) == shape,
             f"concatenate_vjp: dy must have the output's shape {tuple(shape)}, got {dy.shape}")
-    return tuple(np.split(dy, ends[:-1], axis=axis))
+    return tuple(np.split(dy, ends[:-1].tolist(), axis=axis))

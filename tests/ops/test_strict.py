@@ -5,30 +5,21 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from scipy import special
-from strict import StrictArray, to_device, to_host
+from strict import HOST, StrictArray, to_device, to_host
 
 from refimpl import ops
 from refimpl.facts import Draw, load
-from refimpl.facts.gradients import PAIRS
+from refimpl.facts.gradients import PAIRS, leaves, random_like
 
 load()
-HOST = {"signal", "noise", "lo", "hi"}  # coefficients: host floats, one or one per sample
 
 
 def device(inputs):
     return {name: value if name in HOST else to_device(value) for name, value in inputs.items()}
 
 
-def outputs(value):
-    """The arrays of a result, None (no such argument) left out."""
-    if isinstance(value, (tuple, list)):
-        return [a for v in value for a in outputs(v)]
-    return [] if value is None else [value]
-
-
 def assert_same(got, plain):
-    assert len(outputs(got)) == len(outputs(plain))
-    for g, p in zip(outputs(got), outputs(plain)):
+    for g, p in zip(leaves(got), leaves(plain), strict=True):
         assert isinstance(g, StrictArray)
         assert g.dtype == np.asarray(p).dtype
         np.testing.assert_allclose(to_host(g), p, rtol=1e-12, atol=1e-12)
@@ -52,7 +43,7 @@ def test_pair_stays_on_the_device(p, seed):
     inputs = p.inputs(d)
     y = p.output(p.f(**inputs))
     assert_same(p.output(p.f(**device(inputs))), y)
-    dy = tuple(d.array(*np.shape(a)) for a in y) if isinstance(y, tuple) else d.array(*np.shape(y))
+    dy = random_like(y, d)
     assert_same(p.vjp(to_device(dy), **device(inputs)), p.vjp(dy, **inputs))
 
 
