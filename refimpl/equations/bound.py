@@ -1,4 +1,6 @@
 """The variational bound of a diffusion model, term by term, in nats per sample."""
+import math
+
 import numpy as np
 
 from ..ops._check import per_sample, require
