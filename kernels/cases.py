@@ -1,4 +1,4 @@
-"""Inputs for the verdict: families of values, trees of arrays, and the Draw face of refimpl.facts backed by hypothesis."""
+"""Inputs for the verdict: families of values, trees of arrays, and the face of facts.Draw backed by hypothesis."""
 import hashlib
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 
 class Case(NamedTuple):
-    """A call: positional arguments and keyword options (trees of arrays, tuples, numbers, None), and the values' family.
+    """A call: positional arguments and keyword options (trees of arrays, tuples, numbers, None), its values' family.
 
     dtype names the data's type; NumPy has no bfloat16, whose values stand in float32 arrays here.
     """
@@ -47,7 +47,7 @@ PROOF = ("constant", "integer", "nonfinite")
 
 
 def values(d, family, *shape):
-    """Float64 values of a family; the contract's machinery rounds them to the case's dtype."""
+    """Float64 values of a family, normal unless it says otherwise; the verdict rounds them to the case's dtype."""
     z = d.array(*shape)
     if family == "positive":
         return d.rng.random(shape)
@@ -57,7 +57,7 @@ def values(d, family, *shape):
         flat[half:2 * half] = -flat[:half] * (1 + 1e-3 * flat[half:2 * half])
     elif family == "wide":
         z = z * 2.0 ** d.rng.integers(-12, 7, shape)
-    elif family == "spike":  # one element carries the sum, so that leaving it out or taking it twice shows at any length
+    elif family == "spike":  # one element carries the sum: leaving it out or taking it twice shows at any length
         z = 1e-2 * z
         if z.size:
             z.reshape(-1)[d.rng.integers(z.size)] = 3.0
@@ -91,10 +91,13 @@ def each(f, tree, path=""):
     return tree
 
 
-def on_case(f, case, names):
-    """f(array, path) on every array of a case; names are the operation's argument names."""
-    args = tuple(each(f, a, n) for a, n in zip(case.args, names))
-    return case._replace(args=args, options=each(f, case.options))
+def on_case(f, case, names, host=()):
+    """f(array, path) on every array of a case but those of the host; names are the operation's argument names."""
+    def data(array, path):
+        return array if path.split("[")[0] in host else f(array, path)
+
+    args = tuple(each(data, a, n) for a, n in zip(case.args, names))
+    return case._replace(args=args, options=each(data, case.options))
 
 
 def round_to(array, dtype):

@@ -10,12 +10,14 @@ OPERATIONS = ("conv2d", "conv_transpose2d", "attention", "group_norm", "q_sample
 class Contract(NamedTuple):
     """One operation's reference, inputs, error bounds and costs; each vjp has a contract of its own.
 
-    outputs: their names. families: of values for the bounded cases. cases(d, family, **where) -> (args, options) draws a
-    call in float64; besides the families it knows "integer" and "nonfinite". bounds: {algorithm: bound(args, options,
-    outputs, arithmetic, proof, chain) -> one array an output}, args and outputs in the reference's wide type.
-    slack: {algorithm: error allowed on integers}, 0 where missing. spreads: algorithms that turn a whole tile non-finite.
-    flops, bytes: of (args, options), what the definition needs and what it must move at least, for data of `itemsize`.
-    slices(args, options, budget): parts of a large call, each (args, options, picks), picks one index an output or None.
+    outputs: their names. families: of values for the bounded cases. cases(d, family, **where) -> (args, options) draws
+    a call in float64; besides the families it knows "integer", "nonfinite" and "empty". bounds: {algorithm: bound(args,
+    options, outputs, arithmetic, proof, chain) -> one array an output}, args and outputs in the reference's wide type.
+    slack: {algorithm: error allowed on integers}, 0 where missing. spreads: algorithms that make whole tiles non-finite.
+    flops, bytes: of (args, options), what the definition needs, and what must be read and written at least.
+    slices(args, options, budget): parts of a large call whose largest temporary takes `budget` bytes, each
+    (args, options, picks), picks one index an output or None. host: arguments that are float64 on the host, whatever
+    the data's dtype and device.
     """
 
     operation: str
@@ -29,6 +31,7 @@ class Contract(NamedTuple):
     slices: object
     slack: dict = {}  # noqa: RUF012, never written to
     spreads: tuple = ()
+    host: tuple = ()
 
     @property
     def names(self):
@@ -37,7 +40,7 @@ class Contract(NamedTuple):
 
 
 class Kernel(NamedTuple):
-    """Operation + backend + algorithm + code: nothing else. The reference, the inputs and the bounds are the contract's.
+    """Operation + backend + algorithm + code: nothing else. Reference, inputs and bounds are the contract's.
 
     operation: a name in refimpl.ops ("conv2d", "conv2d_vjp", ...). algorithm: a key of the contract's bounds, or a
     function of the operation's own arguments that returns the key (for a namespace's function, which chooses by shape).

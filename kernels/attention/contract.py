@@ -1,0 +1,239 @@
+"""The contracts of attention and of its gradients."""
+import math
+
+import numpy as np
+
+from kernels.bounds import growth
+from kernels.cases import nonfinite, values
+from kernels.contract import Contract, contract
+from refimpl import ops
+
+EXP = 8  # u: an exponential good to 4 units in the last place
+FAMILIES = ("normal", "sharp", "ascending", "offset", "positive", "cancelling", "spike", "constant")
+
+
+def cases(d, family, head=None, mask=None, causal=None, scale=None):
+    """q, k, v, mask and the options. Short and soft rows, where a lost key shows; some long, some sharp."""
+    n, h = (d.integer(1, 2) for _ in range(2))
+    length, keys = ((d.integer(1, 6), d.choice((100, 129, 256, 300))) if family == "ascending" or d.integer(0, 9) == 9
+                    else (d.integer(1, 40), d.integer(1, 40)))
+    n, length, keys = d.choice(((0, length, keys), (n, 0, keys), (n, length, 0))) if family == "empty" else (
+        n, length, keys)
+    size = d.choice((1, 2, 3, 5, 8, 16, 17, 32, 64)) if head is None else head
+    width = d.choice((size, size, 1, 7, 24)) if head is None else head
+    if family == "integer":
+        return retrieval(d, n, h, length, d.choice((keys, 64, 257, 1024)), size, width), {"causal": False, "scale": 1.0}
+    q, k, v = (values(d, family if a == "v" and family != "nonfinite" else "normal", n, h, rows, cols)
+               for a, rows, cols in (("q", length, size), ("k", keys, size), ("v", keys, width)))
+    q, k = logits(d, family, q, k)
+    options = {"causal": d.choice((False, True)) if causal is None else causal,
+               "scale": d.choice((None, None, 0.5, 1.0)) if scale is None else scale}
+    hidden = masked(d, n, h, length, keys) if (d.choice((False, True)) if mask is None else mask) else None
+    if family == "nonfinite":  # what a hidden key's NaN does is left open
+        q, k, v = one_nonfinite(d, q, k, v)
+        return (q, k, v, None), options | {"causal": False}
+    return (q, k, v, hidden), options
+
+
+def logits(d, family, q, k):
+    """q and k moved to where the family's logits are: up to 30 apart, ever larger, or far from 0 together."""
+    root = math.sqrt(q.shape[3])
+    if family == "sharp":
+        q = q * 10
+    elif family == "ascending":  # every key beats the one before it, by up to a few units
+        q = np.abs(q) + 0.1
+        k = np.sort(np.abs(k), axis=2) * 20 / root
+    elif family == "offset":  # each logit is about 150, where an exponential overflows; so far out only q is random
+        q = np.abs(q) * 0.2 + 1
+        k = np.ones_like(k) * 150 / root + 0.1 * k
+    return q, k
+
+
+def one_nonfinite(d, q, k, v):
+    """NaN in q or k, or NaN and infinities in v."""
+    chosen = d.choice("qkv")
+    if chosen == "v":
+        return q, k, nonfinite(d, v)
+    hurt = (q if chosen == "q" else k).copy()
+    hurt.reshape(-1)[d.rng.integers(hurt.size)] = np.nan
+    return (hurt, k, v) if chosen == "q" else (q, hurt, v)
+
+
+def masked(d, n, h, length, keys):
+    """A mask of one of the shapes that broadcast; rows with nothing to attend to happen."""
+    shape = d.choice(((keys,), (length, keys), (n, 1, 1, keys), (1, h, length, 1), (n, h, length, keys)))
+    return d.rng.random(shape) < d.choice((0.3, 0.8))
+
+
+def retrieval(d, n, h, length, keys, size, width):
+    """Every query matches one key, or two alike, so surely that the rest vanish: the result is exact at any length.
+
+    Codes of +-32 in at least log2(keys) places: a key that differs in one place has a logit 2048 lower.
+    """
+    size = max(size, math.ceil(math.log2(max(keys, 2))))
+    ids = d.rng.permutation(np.arange(keys) // 2)
+    code = 32.0 * (2 * (ids[:, None] >> np.arange(size) & 1) - 1)  # (S, d)
+    k = np.broadcast_to(code, (n, h, keys, size)).copy()
+    q = code[d.rng.integers(keys, size=(n, h, length))]
+    return q, k, d.rng.integers(1, 5, (n, h, keys, width)).astype(np.float64), None
+
+
+def weights(q, k, mask, causal, scale, arithmetic, proof):
+    """p, and e: how far each of its exponentials may be off, relatively, before normalisation.
+
+    A logit is a sum of d products with two roundings for the scale and two for its change of base; less the maximum, or
+    less the logarithm of the sum, it is rounded in proportion to the difference.
+    """
+    scale = max(q.shape[3], 1) ** -0.5 if scale is None else scale
+    s = scale * q @ np.swapaxes(k, 2, 3)
+    size = abs(scale) * np.abs(q) @ np.swapaxes(np.abs(k), 2, 3)
+    seen = np.ones(s.shape, dtype=bool) if mask is None else np.broadcast_to(mask, s.shape)
+    if causal:
+        seen = seen & (np.arange(s.shape[2])[:, None] >= np.arange(s.shape[3]))
+    m = np.max(np.where(seen, s, -np.inf), axis=3, keepdims=True, initial=-np.inf)
+    off = np.where(seen, s - np.where(np.isneginf(m), 0, m), 0)
+    p = np.where(seen, np.exp(off), 0)
+    p = p / np.maximum(np.sum(p, axis=3, keepdims=True), arithmetic.tiny)
+    constant = EXP + 2 + math.log(max(s.shape[3], 1))
+    e = arithmetic.u * ((growth(q.shape[3], proof) + 3) * size + 3 * np.abs(off) + constant)
+    return p, np.where(seen, e, 0), scale
+
+
+def largest(array):
+    """The largest finite magnitude."""
+    return np.max(np.abs(array), where=np.isfinite(array), initial=0)
+
+
+def forward_bound(q, k, v, p, e, arithmetic, proof, blocks):
+    """exp(4 max e) [(p e)|v| + rowsum(p e) A] + 2 (c(S) + (EXP + 1) blocks + 2) u A, A = p|v|.
+
+    Numerator and denominator are each a sum over S keys of terms off by e; each block of keys may rescale both.
+    """
+    pe, a = p * e, p @ np.abs(v)
+    second = np.exp(4 * np.max(e, axis=3, keepdims=True, initial=0))
+    terms = growth(k.shape[2], proof) + (EXP + 1) * blocks + 2
+    floor = (k.shape[2] + 2) * arithmetic.tiny * (1 + largest(v))
+    return second * (pe @ np.abs(v) + np.sum(pe, axis=3, keepdims=True) * a) + 2 * terms * arithmetic.u * a + floor
+
+
+def number_of_blocks(keys, proof, chain):
+    """Blocks of keys, each of which may rescale: what the kernel declares, else as if each key did at random."""
+    return growth(keys, proof) if chain is None else chain(keys)
+
+
+def bound(args, options, outputs, arithmetic, proof, chain):
+    q, k, v, mask = args
+    p, e, _ = weights(q, k, mask, options["causal"], options["scale"], arithmetic, proof)
+    return (forward_bound(q, k, v, p, e, arithmetic, proof, number_of_blocks(k.shape[2], proof, chain)),)
+
+
+def pairs(args, options):
+    """Queries times keys that are looked at; a causal row i has i + 1 keys."""
+    n, h, length, keys = *args[0].shape[:3], args[1].shape[2]
+    return n * h * (sum(min(i + 1, keys) for i in range(length)) if options.get("causal") else length * keys)
+
+
+def flops(args, options):
+    """Two products a pair, of the query's and of the value's width; the exponential is not counted."""
+    q, k, v, _ = args
+    return 2 * pairs(args, options) * (q.shape[3] + v.shape[3])
+
+
+def moved(args, options):
+    """q, k, v read once, the output written once."""
+    q, k, v, _ = args
+    return q.itemsize * (q.size + k.size + v.size + math.prod(q.shape[:3]) * v.shape[3])
+
+
+def explicit(args, options):
+    """Mask and causality as one mask that broadcasts to (N, h, L, S), or None."""
+    q, k, _, mask = args
+    if not options.get("causal"):
+        return mask
+    order = np.arange(q.shape[2])[:, None] >= np.arange(k.shape[2])
+    return order if mask is None else order & mask
+
+
+def head_slices(args, options):
+    """Index, arrays of one head of one sample, and its mask."""
+    q, k, v, _ = args
+    mask = explicit(args, options)
+    for n in range(q.shape[0]):
+        for h in range(q.shape[1]):
+            at = np.s_[n:n + 1, h:h + 1]
+            own = None if mask is None else np.broadcast_to(mask, (*q.shape[:3], k.shape[2]))[at]
+            yield at, q[at], k[at], v[at], own
+
+
+def slices(args, options, budget):
+    """One head of one sample and a run of queries at a time."""
+    rows = max(1, budget // (8 * max(1, args[1].shape[2])))
+    some = {"causal": False, "scale": options.get("scale")}
+    for at, q, k, v, mask in head_slices(args, options):
+        for first in range(0, q.shape[2], rows):
+            run = slice(first, first + rows)
+            yield (q[:, :, run], k, v, None if mask is None else mask[:, :, run]), some, ((*at, run),)
+
+
+contract(Contract("attention", ops.attention, ("y",), FAMILIES, cases, dict.fromkeys(("direct", "flash"), bound), flops,
+                  moved, slices))
+
+
+def vjp_cases(d, family, **where):
+    """dy of the output's shape, then attention's arguments."""
+    (q, k, v, mask), options = cases(d, "normal" if family == "nonfinite" else family, **where)
+    dy = values(d, family if family == "integer" else "normal", *q.shape[:3], v.shape[3])
+    if family == "nonfinite" and dy.size:
+        dy.reshape(-1)[d.rng.integers(dy.size)] = np.nan
+        return (dy, q, k, v, None), options | {"causal": False}
+    return (dy, q, k, v, mask), options
+
+
+def vjp_bound(args, options, outputs, arithmetic, proof, chain):
+    """Errors carried through dP = dy v^T, D = rowsum(dy o) or rowsum(p dP), dS = p (dP - D), and the three products.
+
+    rho: p's relative error after normalisation. A kernel may take D from either form, so the larger error stands.
+    """
+    dy, q, k, v, mask = args
+    u, blocks = arithmetic.u, number_of_blocks(k.shape[2], proof, chain)
+    p, e, scale = weights(q, k, mask, options["causal"], options["scale"], arithmetic, proof)
+    c_keys, c_queries, c_width = (growth(n, proof) for n in (k.shape[2], q.shape[2], v.shape[3]))
+    o, o_error = p @ v, forward_bound(q, k, v, p, e, arithmetic, proof, blocks)
+    second = np.exp(4 * np.max(e, axis=3, keepdims=True, initial=0))
+    rho = second * (e + np.sum(p * e, axis=3, keepdims=True) + (c_keys + (EXP + 1) * blocks + 6) * u)
+    dp, dp_error = dy @ np.swapaxes(v, 2, 3), c_width * u * (np.abs(dy) @ np.swapaxes(np.abs(v), 2, 3))
+    total = np.sum(dy * o, axis=3, keepdims=True)
+    by_output = np.sum(np.abs(dy) * (o_error + c_width * u * (np.abs(o) + o_error)), axis=3, keepdims=True)
+    by_weights = np.sum(p * ((rho + c_keys * u) * np.abs(dp) + dp_error), axis=3, keepdims=True)
+    total_error = np.maximum(by_output, by_weights)
+    rough = (1 + rho) * (dp_error + total_error + 2 * u * (np.abs(dp) + np.abs(total)))
+    ds, ds_error = np.abs(p * (dp - total)), p * (rough + (rho + u) * np.abs(dp - total))
+    reach = (1 + largest(dy) * largest(v) * v.shape[3]) * (1 + largest(q) + largest(k))
+    floor = (q.shape[2] + k.shape[2] + 2) * arithmetic.tiny * reach
+    spread = ds + ds_error
+    return (abs(scale) * (ds_error + (c_keys + 3) * u * spread) @ np.abs(k) + floor,
+            abs(scale) * np.swapaxes(ds_error + (c_queries + 3) * u * spread, 2, 3) @ np.abs(q) + floor,
+            np.swapaxes(p * (rho + (c_queries + 2) * u * (1 + rho)), 2, 3) @ np.abs(dy) + floor)
+
+
+def vjp_flops(args, options):
+    """Five products a pair: the logits again, dP, dv, dq and dk."""
+    _, q, k, v, _ = args
+    return 2 * pairs((q, k), options) * (3 * q.shape[3] + 2 * v.shape[3])
+
+
+def vjp_moved(args, options):
+    """dy, q, k, v read once, dq, dk, dv written once."""
+    dy, q, k, v, _ = args
+    return q.itemsize * (dy.size + 2 * (q.size + k.size + v.size))
+
+
+def vjp_slices(args, options, budget):
+    """One head of one sample at a time: its dk and dv need every query, normalised over every key."""
+    dy = args[0]
+    for at, q, k, v, mask in head_slices(args[1:], options):
+        yield (dy[at], q, k, v, mask), {"causal": False, "scale": options.get("scale")}, (at, at, at)
+
+
+contract(Contract("attention_vjp", ops.attention_vjp, ("dq", "dk", "dv"), FAMILIES, vjp_cases,
+                  dict.fromkeys(("direct", "flash"), vjp_bound), vjp_flops, vjp_moved, vjp_slices))
