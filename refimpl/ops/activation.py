@@ -88,6 +88,27 @@ def leaky_relu_vjp(dy, x, slope):
     return np.where(x.real > 0, dy, slope * dy)
 
 
+
+def prelu(x, slope):
+    r"""Leaky rectified linear unit whose slope is learnt, one per channel or one for all.
+
+    $$f(x)_c = x_c \;(x_c > 0), \quad a_c\,x_c \;(x_c \le 0)$$
+
+    Shapes: x (N, C, ...); slope (C,) or (1,). Returns x's shape. Piecewise: the mask comes from the real part.
+    Raises: ValueError when slope is neither (C,) nor (1,).
+    Source: He et al. 2015, arXiv:1502.01852.
+    """
+    require(x.ndim >= 2 and slope.shape in ((x.shape[1],), (1,)),
+            f"prelu: slope must be (C,) or (1,) for x (N, C, ...), got slope {slope.shape} for x {x.shape}")
+    return np.where(x.real > 0, x, slope.reshape((-1,) + (1,) * (x.ndim - 2)) * x)
+
+
+def prelu_vjp(dy, x, slope):
+    """dx = dy where x > 0, slope dy elsewhere; dslope = sum of dy x where x <= 0."""
+    dx = np.where(x.real > 0, dy, slope.reshape((-1,) + (1,) * (x.ndim - 2)) * dy)
+    dslope = np.sum(np.where(x.real > 0, 0 * x, x) * dy, axis=(0, *range(2, x.ndim)))
+    return dx, dslope if slope.shape[0] == x.shape[1] else np.sum(dslope)[None]
+
 def tanh(x):
     r"""Hyperbolic tangent.
 

@@ -117,6 +117,30 @@ def max_pool_vjp(dy, x, k, stride=None, padding=0):
     return np.moveaxis(dx[:, top:top + x.shape[2], left:left + x.shape[3]], -1, 1)
 
 
+
+def pixel_shuffle(x, k):
+    r"""Enlargement by rearrangement: k^2 channels become a k x k block of pixels.
+
+    $$y_{n,c,\,ki+r,\,kj+s} = x_{n,\;ck^2+rk+s,\;i,\,j}$$
+
+    Shapes: x (N, k^2 C, H, W); returns (N, C, kH, kW). Analytic.
+    Raises: ValueError when k^2 does not divide the channels.
+    Source: Shi et al. 2016, arXiv:1609.05158.
+    """
+    _check("pixel_shuffle", x, k)
+    n, c, h, w = x.shape
+    require(c % (k * k) == 0, f"pixel_shuffle: k^2 = {k * k} must divide the channels, got shape {x.shape}")
+    return x.reshape(n, c // (k * k), k, k, h, w).transpose(0, 1, 4, 2, 5, 3).reshape(n, c // (k * k), h * k, w * k)
+
+
+def pixel_shuffle_vjp(dy, x, k):
+    """dx = dy moved back: the map is a permutation."""
+    _check("pixel_shuffle_vjp", x, k)
+    n, c, h, w = x.shape
+    require(dy.shape == (n, c // (k * k), h * k, w * k),
+            f"pixel_shuffle_vjp: dy must be {(n, c // (k * k), h * k, w * k)}, got {dy.shape}")
+    return dy.reshape(n, c // (k * k), h, k, w, k).transpose(0, 1, 3, 5, 2, 4).reshape(x.shape)
+
 def concatenate(arrays, axis=1):
     r"""Arrays one after another along an axis (the U-Net's skip connections).
 
