@@ -107,11 +107,13 @@ def instance_norm(x, gamma=None, beta=None, stabiliser=1e-5):
     Raises: as group_norm.
     Source: Ulyanov, Vedaldi, Lempitsky 2016, arXiv:1607.08022.
     """
+    _group_checks("instance_norm", x, gamma, beta, 1)
     return group_norm(x, gamma, beta, max(x.shape[1], 1), stabiliser)
 
 
 def instance_norm_vjp(dy, x, gamma=None, beta=None, stabiliser=1e-5):
     """dx, dgamma, dbeta of group norm with C groups."""
+    _group_checks("instance_norm_vjp", x, gamma, beta, 1)
     return group_norm_vjp(dy, x, gamma, beta, max(x.shape[1], 1), stabiliser)
 
 
