@@ -192,54 +192,38 @@ def clip(typing, v, low, high):
     return vector(vector, vector, vector), code
 
 
-def _power_of_two(builder, n):
-    """2^n of int32 lanes in -126..127, by the exponent's bits."""
-    bits = builder.shl(builder.add(n, int_lanes(127)), int_lanes(23))
-    return builder.bitcast(bits, LANES)
-
-
 # exp on [-ln 2/2, ln 2/2]: 1 + r + r^2 p(r), minimax coefficients of the Cephes library (Moshier 1992, expf).
 _EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
-
-
-def exponential(builder, x):
-    """exp of lanes: about 1 ulp, gradual underflow, infinity above 88.73, NaN kept."""
-    bounded = builder.select(builder.fcmp_ordered(">", x, lanes(-104)), x, lanes(-104))  # NaN goes to -104 here
-    bounded = builder.select(builder.fcmp_ordered("<", bounded, lanes(89)), bounded, lanes(89))
-    n = llvm_call(builder, f"llvm.rint.v{WIDTH}f32", LANES, builder.fmul(bounded, lanes(1.44269504088896341)))
-    r = mul_add(builder, n, lanes(-0.693359375), bounded)
-    r = mul_add(builder, n, lanes(2.12194440e-4), r)
-    p = lanes(_EXP[0])
-    for c in _EXP[1:]:
-        p = mul_add(builder, p, r, lanes(c))
-    y = builder.fadd(mul_add(builder, builder.fmul(r, r), p, r), lanes(1))
-    # 2^n in two factors: n reaches -150 where the result is a denormal and 128 where it overflows.
-    n = builder.fptosi(n, INT_LANES)
-    half = builder.ashr(n, int_lanes(1))
-    y = builder.fmul(builder.fmul(y, _power_of_two(builder, half)), _power_of_two(builder, builder.sub(n, half)))
-    return builder.select(builder.fcmp_unordered("uno", x, x), x, y)
+_LOWEST, _HIGHEST = -87.33, 88.37  # where 2^n below is a normal number
+_ROUND = 1.5 * 2**23  # x + this - this is x rounded; the sum's low bits are the integer, in a NaN's stead nothing harmful
 
 
 @intrinsic
 def exp(typing, v):
-    """exp(v), about 1 ulp; gradual underflow."""
-    return vector(vector), lambda context, builder, sig, args: exponential(builder, args[0])
-
-
-@intrinsic
-def magnitude(typing, v):
-    """|v|."""
+    """exp(v), about 1 ulp; arguments are bounded to -87.33 and 88.37, the range of normal numbers; NaN is kept."""
     def code(context, builder, sig, args):
-        return llvm_call(builder, f"llvm.fabs.v{WIDTH}f32", LANES, args[0])
+        x = args[0]
+        x = builder.select(builder.fcmp_ordered("<", x, lanes(_LOWEST)), lanes(_LOWEST), x)
+        x = builder.select(builder.fcmp_ordered(">", x, lanes(_HIGHEST)), lanes(_HIGHEST), x)
+        rounded = mul_add(builder, x, lanes(1.44269504088896341), lanes(_ROUND))
+        n = builder.fsub(rounded, lanes(_ROUND))
+        r = mul_add(builder, n, lanes(-0.693359375), x)
+        r = mul_add(builder, n, lanes(2.12194440e-4), r)
+        p = lanes(_EXP[0])
+        for c in _EXP[1:]:
+            p = mul_add(builder, p, r, lanes(c))
+        y = builder.fadd(mul_add(builder, builder.fmul(r, r), p, r), lanes(1))
+        exponent = builder.shl(builder.bitcast(rounded, INT_LANES), int_lanes(23))
+        return builder.fmul(y, builder.bitcast(builder.add(exponent, int_lanes(127 << 23)), LANES))
     return vector(vector), code
 
 
 @intrinsic
-def where_negative(typing, condition, a, b):
-    """a where condition < 0, else b."""
+def where_less(typing, a, b, then, otherwise):
+    """Lane by lane, then where a < b, else otherwise (also where a or b is NaN)."""
     def code(context, builder, sig, args):
-        return builder.select(builder.fcmp_ordered("<", args[0], lanes(0)), args[1], args[2])
-    return vector(vector, vector, vector), code
+        return builder.select(builder.fcmp_ordered("<", *args[:2]), *args[2:])
+    return vector(vector, vector, vector, vector), code
 
 
 @intrinsic
@@ -281,7 +265,6 @@ def store_up_to(at, v, count):
 
 @helper
 def sigmoid(v):
-    """1/(1 + exp(-v)), from exp(-|v|), which does not overflow."""
+    """1/(1 + exp(-v)); 4e-39 where that is less, which no sum in float32 sees."""
     one = splat(1.0)
-    e = exp(splat(0.0) - magnitude(v))
-    return where_negative(v, e, one) / (one + e)
+    return one / (one + exp(splat(0.0) - v))
