@@ -252,10 +252,9 @@ class Arena:
         return [(at, at + high - low, const, i) for low, high, const, i, at in self.merged]
 
     def pointer(self, low, i):
-        for start, end, _, _, at in self.merged:
-            if start <= low <= end:
-                return np.uint64(at + low - start)
-        raise AssertionError(i)
+        """Where the array that starts at `low` is now: in the last span that starts at or before it."""
+        start, _, _, _, at = max(span for span in self.merged if span[0] <= low)
+        return np.uint64(at + low - start)
 
     def store(self):
         """Copy what the kernel may have written back to the caller's arrays."""

@@ -1,0 +1,19 @@
+// Sums over a block, the same for every thread of it. Each thread's own sum comes first, then a tree: the longest chain
+// of additions is a thread's share plus ten.
+
+__device__ __forceinline__ float warp_sum(float v) {
+  #pragma unroll
+  for (int d = 16; d; d >>= 1) v += __shfl_xor_sync(0xffffffffu, v, d);
+  return v;
+}
+
+// blockDim.x a multiple of 32; scratch holds 32 floats. Ends with every thread past its last read of scratch.
+__device__ __forceinline__ float block_sum(float v, float* scratch) {
+  int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
+  v = warp_sum(v);
+  if (lane == 0) scratch[warp] = v;
+  __syncthreads();
+  v = warp_sum(lane < warps ? scratch[lane] : 0.0f);
+  __syncthreads();
+  return v;
+}
