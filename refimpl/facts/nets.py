@@ -2,7 +2,7 @@
 import numpy as np
 
 from refimpl import ops
-from refimpl.nets import blocks, initial, unet
+from refimpl.nets import blocks, initial, mlp, unet
 
 from . import fact
 
@@ -83,3 +83,23 @@ def unet_pullback(d):
     t, labels = np.array([d.real(0, 1000)]), np.array([d.integer(0, 2)])
     return pullback_error(lambda p, x: unet.unet(p, x, t, labels, config=config, ops=ops), params,
                           (d.array(1, 1, 2, 2),), d)
+
+
+@fact("vjp", mlp.mlp, tolerance=1e-10)
+def mlp_pullback(d):
+    """The perceptron's pullback is the transpose of its Jacobian, by complex step."""
+    params = random_params(mlp.mlp_shapes([6, *[d.integer(1, 5) for _ in range(d.integer(0, 2))], 2]), d)
+    activation = d.choice(sorted(mlp.ACTIVATIONS))  # a kink is met with probability 0
+    return pullback_error(lambda p, x: mlp.mlp(p, x, ops=ops, activation=activation), params, (d.array(2, 2, 3),), d)
+
+
+@fact("vjp", mlp.time_mlp, tolerance=1e-10)
+def time_mlp_pullback(d):
+    """The timed perceptron's pullback is the transpose of its Jacobian, by complex step."""
+    config = mlp.TimeMLPConfig(features=4, width=d.integer(1, 5), depth=d.integer(0, 2), time_dim=d.integer(2, 5),
+                               num_class_embeds=d.choice([None, 3]))
+    params, N = random_params(mlp.time_mlp_shapes(config), d), d.integer(1, 3)
+    t, labels = np.array([d.real(0, 1000) for _ in range(N)]), np.array([d.integer(0, 2) for _ in range(N)])
+    labels = labels if config.num_class_embeds else None
+    return pullback_error(lambda p, x: mlp.time_mlp(p, x, t, labels, config=config, ops=ops), params,
+                          (d.array(N, 1, 2, 2),), d)

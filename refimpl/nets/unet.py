@@ -5,8 +5,9 @@ import numpy as np
 
 from refimpl.ops._check import require
 
-from .blocks import Form, conv, down_stage, linear, mid_stage, norm, up_stage
-from .initial import attention_shapes, conv_shapes, initialise, linear_shapes, norm_shapes, stage_shapes
+from .blocks import Form, conv, down_stage, mid_stage, norm, up_stage
+from .embed import embed, embed_shapes
+from .initial import attention_shapes, conv_shapes, initialise, norm_shapes, stage_shapes
 
 
 class UNetConfig(NamedTuple):
@@ -96,7 +97,7 @@ def _forms(c):
 def unet(params, x, t, labels=None, *, config, ops, key=None):
     r"""Noise (or x0, or v) predicted from a noisy image, its time and optionally its class.
 
-    $$a = \mathrm{silu}(W_2\,\mathrm{silu}(W_1 \mathrm{PE}(t)) + E_c), \quad
+    $$a = \mathrm{embed}(t, c), \quad h_0 = W' * x, \quad
       h_{i+1} = \mathrm{down}_i(h_i, a), \quad u_i = \mathrm{up}_i([u_{i+1}, h_i], a), \quad
       y = W * \mathrm{silu}(\mathrm{GN}(u_0))$$
 
@@ -112,7 +113,8 @@ def unet(params, x, t, labels=None, *, config, ops, key=None):
             f"U-Net: x must be (N, {config.in_channels}, H, W) with H and W multiples of {factor}, got {x.shape}")
     stage_key = lambda i: None if key is None else ops.fold(key, i)
 
-    act, embed_back = _embed(params, t, labels, x, config, ops)
+    act, embed_back = embed(params, t, labels, x, ops, dim=config.block_out_channels[0],
+                            cos_first=config.flip_sin_to_cos, shift=config.freq_shift, classes=config.num_class_embeds)
     h = 2 * x - 1 if config.center_input_sample else x
     h, conv_in = conv(params, "conv_in", h, ops, padding=1)
     skips, downs, ups = [h], [], []
@@ -154,34 +156,6 @@ def unet(params, x, t, labels=None, *, config, ops, key=None):
     return y, pullback
 
 
-def _embed(params, t, labels, x, config, ops):
-    """SiLU of the embedding of time and class, (N, E), and pullback(dact) -> grads."""
-    N = x.shape[0]
-    t = np.asarray(t, dtype=float)
-    require(t.shape == (N,), f"U-Net: t must be (N,) with N = {N} as in x, got shape {t.shape}")
-    require(bool(np.all(np.isfinite(t))), "U-Net: t must be finite")
-    has_classes = config.num_class_embeds is not None
-    require((labels is not None) == has_classes, "U-Net: labels must be given exactly when num_class_embeds is set")
-    # Angles up to T radians: in float64 on the host, then brought to the data.
-    e = ops.sinusoidal_embedding(t, config.block_out_channels[0], cos_first=config.flip_sin_to_cos,
-                                 shift=config.freq_shift)
-    e = np.asarray(e, dtype=x.dtype, like=x)
-    h, linear_1 = linear(params, "time_embedding.linear_1", e, ops)
-    s, linear_2 = linear(params, "time_embedding.linear_2", ops.silu(h), ops)
-    if has_classes:
-        require(np.shape(labels) == (N,), f"U-Net: labels must be (N,) with N = {N}, got shape {np.shape(labels)}")
-        s = s + ops.embedding(labels, params["class_embedding.weight"])
-
-    def pullback(dact):
-        ds = ops.silu_vjp(dact, s)
-        g2, dh = linear_2(ds)
-        g1, _ = linear_1(ops.silu_vjp(dh, h))
-        table = params.get("class_embedding.weight")
-        return g1 | g2 | ({"class_embedding.weight": ops.embedding_vjp(ds, labels, table)} if has_classes else {})
-
-    return ops.silu(s), pullback
-
-
 def unet_shapes(config):
     """Name and shape of every parameter.
 
@@ -192,9 +166,7 @@ def unet_shapes(config):
     channels, E = c.block_out_channels, c.time_embedding_dim or 4 * c.block_out_channels[0]
     adaptive = c.resnet_time_scale_shift == "scale_shift"
     shapes = conv_shapes("conv_in", c.in_channels, channels[0])
-    shapes |= linear_shapes("time_embedding.linear_1", channels[0], E) | linear_shapes("time_embedding.linear_2", E, E)
-    if c.num_class_embeds is not None:
-        shapes["class_embedding.weight"] = (c.num_class_embeds, E)
+    shapes |= embed_shapes(channels[0], E, c.num_class_embeds)
     skips, width, last = [channels[0]], channels[0], len(channels) - 1
     for i, kind in enumerate(c.down_block_types):
         inputs = [width] + [channels[i]] * (c.layers_per_block - 1)

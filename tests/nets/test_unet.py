@@ -47,15 +47,34 @@ def test_gradients(d):
 
 @given(d=draws())
 def test_zero_at_initialisation(d):
-    """The last convolutions start at 0: so does the output, and so do all gradients but theirs."""
+    """The last convolutions start at 0, those of each branch too: so does the output, and all gradients but theirs."""
     config = draw_config(d)
     (x, t, labels), params = draw_inputs(d, config), unet_init(d.key(), config, np.float64)
     y, pullback = unet(params, x, t, labels, config=config, ops=ops)
+    expected = {n for n in params if any(part in n for part in (".conv2.", ".to_out.0.", "conv_out."))
+                or ("norm" in n and n.endswith("bias"))}
+    assert {n for n, p in params.items() if not np.any(p)} == expected
     assert y.shape == (x.shape[0], config.out_channels, *x.shape[2:]) and not np.any(y)
     grads, dx = pullback(d.array(*y.shape))
     assert np.any(grads["conv_out.weight"]) and not np.any(dx)
     assert not any(np.any(g) for name, g in grads.items() if not name.startswith("conv_out"))
     assert {n: p.shape for n, p in params.items()} == {n: tuple(s) for n, s in unet_shapes(config).items()}
+
+
+def test_middle_scale(rng):
+    """mid_block_scale_factor divides what the middle's blocks put out, and nothing else."""
+    config = unet_config(SMALL | dict(mid_block_scale_factor=2.0, down_block_types=["DownBlock2D"] * 2,
+                                      up_block_types=["UpBlock2D"] * 2))
+    params = unet_init(1, config, np.float64) | {"conv_out.weight": rng.standard_normal((2, 4, 3, 3))}
+    inputs = rng.standard_normal((1, 1, 4, 4)), np.ones(1), np.ones(1, int)
+    # At initialisation the three blocks of the middle carry their input, each divided by 2.
+    with_scale, _ = unet(params, *inputs, config=config, ops=ops)
+    without = unet_config(config._asdict() | dict(mid_block_type=None))
+    rest = {n: params[n] for n in unet_shapes(without)}
+    plain, _ = unet(rest, *inputs, config=without, ops=ops)
+    assert not np.allclose(with_scale, plain)
+    same, _ = unet(params, *inputs, config=config._replace(mid_block_scale_factor=1), ops=ops)
+    np.testing.assert_allclose(same, plain, rtol=1e-12)
 
 
 @given(d=draws())
