@@ -1,0 +1,42 @@
+"""Published systems. A module of this package states DEFAULTS, its config, and build(config, data) -> System."""
+import importlib
+import json
+
+from refimpl.ops._check import require
+
+SYSTEMS = {"ddpm": "refimpl.systems.ddpm", "gan": "refimpl.systems.gan"}
+
+
+def module(name):
+    """The module of a system. Raises: ValueError for an unknown name."""
+    require(name in SYSTEMS, f"system must be one of {', '.join(SYSTEMS)}, got {name!r}")
+    return importlib.import_module(SYSTEMS[name])
+
+
+def configure(name, data, changes):
+    """The config of a system: its defaults for these data with some entries changed.
+
+    A module may state defaults(data) where its DEFAULTS depend on the data. Changes may be strings, read as JSON.
+    Raises: ValueError for an entry that the system has not, or a value of another kind than the default's.
+    """
+    config = getattr(module(name), "defaults", lambda data: module(name).DEFAULTS)(data)
+    for entry, value in changes.items():
+        require(entry in config, f"{name} has no setting {entry!r}; it has {', '.join(sorted(config))}")
+        value = parse(value)
+        same = type(value) is type(config[entry]) or (type(config[entry]) is float and type(value) is int)
+        require(same, f"{name}: setting {entry} is like {config[entry]!r}, got {value!r}")
+        config = config | {entry: value}
+    return config
+
+
+def parse(text):
+    """A setting's value: JSON where it is JSON, else the text itself."""
+    try:
+        return json.loads(text) if isinstance(text, str) else text
+    except json.JSONDecodeError:
+        return text
+
+
+def build(name, config, data):
+    """The System of that name for the data. Raises: ValueError for a config that does not fit."""
+    return module(name).build(config, data)

@@ -1,0 +1,238 @@
+"""The commands train, sample, score and systems."""
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from . import checkpoint, pictures, score, systems, train
+from . import data as datasets
+from .ops._check import require
+from .ops.random import fold
+
+PREVIEW = 40  # samples in the picture that training leaves as it goes
+FIGURES = {"fd": "FDfeat", "precision": "precision", "recall": "recall", "density": "density", "coverage": "coverage",
+           "one_nn": "1-NN", "distance": "NN dist.", "agreement": "agreement"}
+
+
+def backend(name):
+    """The namespace of operations of that name: the reference, or kernels, which are imported only when asked for."""
+    if name == "reference":
+        from . import ops
+
+        return ops
+    import kernels
+
+    return kernels.backend(name)
+
+
+def say(text):
+    """A note, on stderr: stdout is for what a program may read."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def table(title, columns, rows):
+    """Print a table at most 100 columns wide."""
+    out = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for k, name in enumerate(columns):
+        out.add_column(name, justify="right" if k else "left", no_wrap=bool(k))
+    for row in rows:
+        out.add_row(*row)
+    console = Console(highlight=False)
+    console.width = min(console.width, 100) if console.is_terminal else 100
+    console.print(out)
+
+
+def opened(folder, **changes):
+    """Settings, data, system and run of a folder that `train` made; changes replace entries of the settings.
+
+    Raises: ValueError or OSError in one sentence when there is no such run, or it is damaged.
+    """
+    require(Path(folder).is_dir(), f"no such folder: {folder} (give one that `train` made)")
+    path = Path(folder) / train.CHECKPOINT
+    settings = checkpoint.load(path)[1]["settings"] | changes
+    data = datasets.load(settings["data"])
+    system = systems.build(settings["system"], settings, data)
+    return settings, data, system, train.restore(path, system, data, settings["seed"])[0]
+
+
+def draw(system, run, n, key, ops, labels=None, **options):
+    """n samples from the averaged parameters of a run.
+
+    Raises: ValueError for an option that the system's sampler has not.
+    """
+    for name in options:
+        require(name in system.options, f"{system.name} has no sampling option {name!r}; "
+                f"it has {', '.join(sorted(system.options)) or 'none'}")
+    return system.sample(train.averaged(run), run.state, n, key, ops, labels, **options)
+
+
+def start(folder, name, spec, seed, changes, ops, backend_name="reference", **settings):
+    """Train a system from its beginning in a folder that holds no run yet. Returns its data, System and Run.
+
+    Raises: ValueError when the folder holds a run: nothing is ever overwritten.
+    """
+    data = datasets.load(spec)
+    path = checkpoint.folder(folder) / train.CHECKPOINT
+    require(not path.exists(), f"{folder} already holds a run: continue it with train --resume {folder}, or "
+            f"give another --out")
+    settings = settings | systems.configure(name, data, changes) | {
+        "system": name, "seed": seed, "backend": backend_name,
+        "data": str(Path(spec).resolve()) if Path(spec).exists() and spec not in datasets.NAMES else spec}
+    system = systems.build(name, settings, data)
+    return data, system, _go(Path(folder), system, data, settings, ops, resume=False)
+
+
+def resume(folder, ops, **changes):
+    """Continue the run of a folder from its last checkpoint. Returns its data, System and Run."""
+    settings, data, system, run = opened(folder, **changes)
+    if run.step >= settings["steps"]:
+        say(f"{folder} has all of its {settings['steps']} steps already")
+        return data, system, run
+    return data, system, _go(Path(folder), system, data, settings, ops, resume=True)
+
+
+def _go(folder, system, data, settings, ops, resume):
+    every = settings["preview_every"]
+    if every:
+        pictures.require_packages()
+
+    def preview(run):
+        labels = in_turn(system, PREVIEW)
+        x = draw(system, run, PREVIEW, fold(settings["seed"], train.PREVIEW), ops, labels)
+        checkpoint.write(folder / f"samples_{run.step:06}.png", pictures.grid(x, labels))
+
+    return train.train(system, data, ops=ops, folder=folder, settings=settings, resume=resume,
+                       preview=preview if every else None, say=say)
+
+
+def in_turn(system, n):
+    """Labels 0, 1, 2, ... in turn for n samples, or None for a system without labels."""
+    return np.arange(n) % system.classes if system.classes else None
+
+
+def run_train(args):
+    """Entry of `train`."""
+    if args.resume:
+        taken = [f for f in ("system", "data", "out", "seed", "set") if getattr(args, f)]
+        require(not taken, f"--resume takes {taken[0] if taken else ''} from the run itself: leave it out")
+        folder = args.resume
+        changes = {k: v for k, v in (("steps", args.steps), ("backend", args.backend)) if v is not None}
+        name = opened(folder)[0]["backend"] if args.backend is None else args.backend
+        _, system, run = resume(folder, backend(name), **changes)
+    else:
+        require(args.system, f"name a system to train, one of {', '.join(systems.SYSTEMS)}, or a run to --resume")
+        name, spec = args.backend or "reference", args.data or "digits"
+        folder = args.out or f"runs/{args.system}-{Path(spec).name}"
+        changes = assignments(args.set) | {k: v for k in ("steps", "batch") if (v := getattr(args, k)) is not None}
+        _, system, run = start(folder, args.system, spec, args.seed or 0, changes, backend(name), name,
+                               checkpoint_every=args.checkpoint_every, preview_every=args.preview_every)
+    last = {player: float(np.mean(losses[-50:])) for player, losses in run.history.items() if len(losses)}
+    if args.json:
+        print(json.dumps({"folder": str(folder), "step": run.step, "loss": last}))
+    else:
+        figures = ", ".join(f"{'loss' if len(last) == 1 else player} {loss:.4f}" for player, loss in last.items())
+        print(f"{system.name}: {run.step} steps, {figures} (mean of the last 50); saved in {folder}/{train.CHECKPOINT}")
+        print(f"next: python -m refimpl sample {folder}    or    python -m refimpl score {folder}")
+
+
+def assignments(pairs):
+    """A dict from NAME=VALUE texts."""
+    for pair in pairs:
+        require("=" in pair, f"--set takes NAME=VALUE, got {pair!r}")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def sampling_options(args):
+    """The sampler's options that a command line gives."""
+    given = {k: v for k in ("steps", "guidance") if (v := getattr(args, k)) is not None}
+    return given | {k: systems.parse(v) for k, v in assignments(args.set).items()}
+
+
+def run_sample(args):
+    """Entry of `sample`."""
+    _, data, system, run = opened(args.folder)
+    out = Path(args.out or f"{args.folder}/samples.png")
+    require(out.suffix in (".png", ".npz"), f"--out must end in .png (a picture) or .npz (arrays), got {out}")
+    require(args.n > 0, f"-n must be at least 1, got {args.n}")
+    labels = in_turn(system, args.n)
+    if args.labels:
+        require(system.classes, f"{system.name} on {data.spec} has no classes, so --labels has no meaning")
+        labels = np.array([_label(text, system.classes) for text in args.labels.split(",")])
+        labels = labels[np.arange(args.n) % len(labels)]
+    if out.suffix == ".png":
+        pictures.require_packages()
+    checkpoint.folder(out.parent)
+    x = draw(system, run, args.n, fold(args.seed, train.SAMPLE), backend(args.backend), labels,
+             **sampling_options(args))
+    if out.suffix == ".png":
+        content = pictures.grid(x, labels)
+    else:
+        file = io.BytesIO()
+        np.savez(file, images=x, **({} if labels is None else {"labels": labels}))
+        content = file.getvalue()
+    checkpoint.write(out, content)
+    print(json.dumps({"out": str(out), "n": args.n, "step": run.step}) if args.json else f"{args.n} samples in {out}")
+
+
+def _label(text, classes):
+    require(text.strip().isdigit() and int(text) < classes, f"--labels: each must be in 0..{classes - 1}, got {text!r}")
+    return int(text)
+
+
+def run_score(args):
+    """Entry of `score`."""
+    require(args.seeds > 0, f"--seeds must be at least 1, got {args.seeds}")
+    if Path(args.samples).suffix == ".npz":
+        require(args.data, "scoring a file needs --data, what it is compared with")
+        data = datasets.load(args.data)
+        with np.load(args.samples, allow_pickle=False) as file:
+            require("images" in file.files, f"{args.samples} has arrays {file.files}, expected 'images'")
+            x, labels = file["images"], file["labels"] if "labels" in file.files else None
+        n = score.count(data)
+        require(len(x) >= n, f"{args.samples} has {len(x)} samples, {n} are needed for {data.spec}")
+        sets = [(x[:n], labels if labels is None else labels[:n])]
+    else:
+        _, data, system, run = opened(args.samples)
+        ops, labels = backend(args.backend), in_turn(system, score.count(data))
+        sets = []
+        for seed in range(args.seed, args.seed + args.seeds):
+            say(f"drawing {score.count(data)} samples with seed {seed}")
+            sets.append((draw(system, run, score.count(data), fold(seed, train.SAMPLE), ops, labels,
+                              **sampling_options(args)), labels))
+    judged = score.judge(data)
+    figures = score.mean([score.score(x, labels, data, judged) for x, labels in sets])
+    if args.json:
+        print(json.dumps(figures))
+        return
+    table(f"{args.samples}: {score.count(data)} samples against the test set of {data.spec}, mean of {len(sets)}",
+          ["", *FIGURES.values()], [["samples", *map(figure, figures.values())]])
+    if data.spec == "digits":
+        yardsticks()
+
+
+def figure(value):
+    """A figure in few digits."""
+    return "-" if value is None else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def yardsticks():
+    """Print what the digits' figures can be read against."""
+    table("yardsticks, same protocol", ["", "FDfeat", "recall", "1-NN"],
+          [[name, *map(figure, values)] for name, *values in score.YARDSTICKS])
+
+
+def run_systems(args):
+    """Entry of `systems`."""
+    rows = {name: systems.module(name) for name in systems.SYSTEMS}
+    if args.json:
+        print(json.dumps({name: {"summary": m.__doc__.split("\n")[0], "settings": m.DEFAULTS}
+                          for name, m in rows.items()}))
+        return
+    console = Console(width=100, highlight=False)
+    for name, m in rows.items():
+        console.print(f"[bold]{name}[/bold]  {m.__doc__.strip()}\n", soft_wrap=False)
+        console.print("settings: " + "  ".join(f"{k}={json.dumps(v)}" for k, v in m.DEFAULTS.items()), markup=False)

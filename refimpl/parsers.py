@@ -1,0 +1,79 @@
+"""What the command line accepts, and how it explains itself."""
+import argparse
+
+from . import commands, systems
+from . import data as datasets
+
+
+def add_parsers(subparsers):
+    """The parsers of train, sample, score and systems."""
+    raw = argparse.RawDescriptionHelpFormatter
+    p = subparsers.add_parser("train", formatter_class=raw, help="train a system on a data set", description=(
+        "Train a system. Its folder then holds checkpoint.safetensors (parameters, their average, optimiser and\n"
+        "settings) and a picture of samples every so often. Ctrl-C is safe; so is a power cut: --resume goes on\n"
+        "from the last checkpoint and ends with the same bits as a run that was never stopped.\n\n"
+        "examples:\n"
+        "  python -m refimpl train ddpm --data digits --out runs/digits\n"
+        "  python -m refimpl train ddpm --data moons --steps 2000 --set rate=1e-3\n"
+        "  python -m refimpl train --resume runs/digits"))
+    p.add_argument("system", nargs="?", help=f"what to train: {', '.join(systems.SYSTEMS)} (see `systems`)")
+    p.add_argument("--data", help=f"{', '.join(datasets.NAMES)}, or a path: a folder with MNIST's IDX files (plain or "
+                   "gzipped), a folder of images of one size, or an .npz file; default digits")
+    p.add_argument("--out", help="folder of the run; default runs/SYSTEM-DATA")
+    p.add_argument("--resume", metavar="FOLDER", help="continue the run in this folder; only --steps and --backend "
+                   "may be given with it")
+    p.add_argument("--steps", type=int, help="how many optimiser steps; default: the system's")
+    p.add_argument("--batch", type=int, help="samples per step; default: the system's")
+    p.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], help="change one of the system's "
+                   "settings, e.g. --set rate=1e-3; may be repeated; `systems` lists them")
+    p.add_argument("--checkpoint-every", type=int, default=100, metavar="N", help="steps between checkpoints")
+    p.add_argument("--preview-every", type=int, default=200, metavar="N", help="steps between pictures, 0 for none")
+    p.add_argument("--seed", type=int, help="what all randomness follows from; default 0")
+    p.add_argument("--backend", help="who computes: reference (default), cpu, numba_cuda or cupy")
+    p.add_argument("--json", action="store_true", help="print the final figures as JSON")
+    p.set_defaults(run=commands.run_train)
+
+    p = subparsers.add_parser("sample", formatter_class=raw, help="draw samples from a trained system", description=(
+        "Draw samples with the averaged parameters of a run.\n\n"
+        "examples:\n"
+        "  python -m refimpl sample runs/digits\n"
+        "  python -m refimpl sample runs/digits -n 20 --labels 3,8 --guidance 1 --out threes_and_eights.png"))
+    p.add_argument("folder", help="folder of a run, made by `train`")
+    p.add_argument("-n", type=int, default=40, help="how many; default 40")
+    p.add_argument("--labels", help="classes to draw, in turn, separated by commas; default: all")
+    p.add_argument("--out", help="a .png (picture) or an .npz (arrays images and labels); default FOLDER/samples.png")
+    _sampling(p, "draw")
+    p.set_defaults(run=commands.run_sample)
+
+    p = subparsers.add_parser("score", formatter_class=raw, help="measure how good samples are", description=(
+        "Draw as many samples as the test set has images and print, against the test set:\n"
+        "  FDfeat     Fréchet distance between features of a small classifier (smaller is better)\n"
+        "  precision, density   share of samples that look real\n"
+        "  recall, coverage     share of real images that samples come near\n"
+        "  1-NN       how well real and drawn are told apart (.5: not at all, 1: always)\n"
+        "  NN dist.   median distance to the nearest training image (near 0: copied from there)\n"
+        "  agreement  how often the classifier sees the label that was asked for\n\n"
+        "examples:\n"
+        "  python -m refimpl score runs/digits --seeds 3 --guidance 0.5\n"
+        "  python -m refimpl score samples.npz --data digits"))
+    p.add_argument("samples", help="folder of a run, or an .npz with images and labels")
+    p.add_argument("--data", help="what an .npz is compared with")
+    p.add_argument("--seeds", type=int, default=1, help="mean over this many sets of samples; default 1")
+    _sampling(p, "draw")
+    p.set_defaults(run=commands.run_score)
+
+    p = subparsers.add_parser("systems", help="list the systems and their settings",
+                              description="List the systems that can be trained, what they are, and their settings.")
+    p.add_argument("--json", action="store_true", help="print as JSON")
+    p.set_defaults(run=commands.run_systems)
+
+
+def _sampling(p, verb):
+    p.add_argument("--steps", type=int, help="the sampler's steps; default: the system's")
+    p.add_argument("--guidance", type=float, help="weight w of classifier-free guidance: 0 none, larger follows the "
+                   "label more closely")
+    p.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], help="another option of the sampler, "
+                   "e.g. --set eta=1; may be repeated")
+    p.add_argument("--seed", type=int, default=0, help=f"what to {verb} with; default 0")
+    p.add_argument("--backend", default="reference", help="who computes: reference (default), cpu, numba_cuda or cupy")
+    p.add_argument("--json", action="store_true", help="print figures as JSON")
