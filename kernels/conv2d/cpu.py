@@ -1,0 +1,65 @@
+"""Convolution and its gradients on the CPU: windows times filters anywhere, Winograd's transform where it pays."""
+import numpy as np
+
+from refimpl.ops._window import int_pair, sides
+
+from ..arrays import channels_last, flat, write
+from ..contract import Kernel, register
+from ..windows import filter_gradient, filters, windows_product, windows_scatter
+
+_NONE = np.empty(0, np.float32)
+
+
+def geometry(x_shape, w_shape, out, stride, padding, dilation, groups):
+    """The sixteen numbers that the kernels know a convolution by."""
+    n, c, h, w = x_shape
+    (top, _), (left, _) = sides("padding", padding)
+    return (n, h, w, c, *out, w_shape[0], *w_shape[2:], *int_pair("stride", stride, 1), top, left,
+            *int_pair("dilation", dilation, 1), groups)
+
+
+def conv2d(out, x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
+    """Fill out (N, O, Ho, Wo); at once where it is channels-last."""
+    if not out.size:
+        return
+    numbers = geometry(x.shape, w.shape, out.shape[2:], stride, padding, dilation, groups)
+    write(out, "channels_last", (x, w, b), lambda y: windows_product(
+        y, channels_last(x), filters(w, groups), _NONE if b is None else flat(b), numbers))
+
+
+def _dx(dx, dy, w, numbers):
+    """The gradient in x. With stride 1 it is a convolution of dy with the filters turned and transposed."""
+    n, h, wide, c, ho, wo, o, r, s, down, right, top, left, dilate_r, dilate_s, groups = numbers
+    above, before = dilate_r * (r - 1) - top, dilate_s * (s - 1) - left
+    if down == right == 1 and above >= 0 and before >= 0:
+        back = (n, ho, wo, o, h, wide, c, r, s, 1, 1, above, before, dilate_r, dilate_s, groups)
+        windows_product(dx, dy, filters(w, groups, transposed=True, turned=True), _NONE, back)
+    else:
+        windows_scatter(dx, dy, filters(w, groups, transposed=True), _NONE, numbers)
+
+
+def vjp(out, dy, x, w, b, numbers, gradient_x):
+    """Fill out = (dx, dw, db); gradient_x(dx, dy, w, numbers) is the algorithm for the first."""
+    dx, dw, db = out
+    n, _, _, c = numbers[:4]
+    dy_flat = channels_last(dy)
+    if dx.size:
+        write(dx, "channels_last", (dy, x, w, b), lambda to: gradient_x(to, dy_flat, w, numbers))
+    if dw.size and dy.size:
+        sums = np.empty(0 if db is None else db.size, np.float32)
+        write(dw, "C", (dy, x, w, b, dx), lambda to: filter_gradient(to, sums, channels_last(x), dy_flat, numbers))
+        if db is not None:
+            db[...] = sums
+    else:
+        dw[...] = 0
+        if db is not None:
+            db[...] = 0
+
+
+def conv2d_vjp(out, dy, x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
+    """Fill out = (dx, dw, db); dx at once where it is channels-last."""
+    vjp(out, dy, x, w, b, geometry(x.shape, w.shape, dy.shape[2:], stride, padding, dilation, groups), _dx)
+
+
+register(Kernel("conv2d", "cpu", "im2col", conv2d, layout="channels_last"))
+register(Kernel("conv2d_vjp", "cpu", "im2col", conv2d_vjp, layout="channels_last"))
