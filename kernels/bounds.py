@@ -58,6 +58,6 @@ def radius(z, shape):
     """Box and Muller's radius behind each number of normal(key, index, draw, shape): both of a pair share it."""
     key, index, draw = z
     size = int(np.prod(shape))
-    pairs = ops.normal(key, index, draw, (2 * -(-size // 2),), dtype=np.float64).reshape(len(index), -1, 2)
+    pairs = ops.normal(key, index, draw, (2 * -(-size // 2),), dtype=np.float64).reshape(len(index), -(-size // 2), 2)
     r = np.sqrt(np.sum(pairs * pairs, axis=2))
     return np.repeat(r, 2, axis=1)[:, :size].reshape(len(index), *shape)

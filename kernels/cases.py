@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from hypothesis import strategies as st
 
+from refimpl import ops
+
 
 class Case(NamedTuple):
     """A call: positional arguments and keyword options (trees of arrays, tuples, numbers, None), its values' family.
@@ -78,6 +80,18 @@ def nonfinite(d, array):
         places = d.rng.integers(flat.size, size=d.rng.integers(1, 4))
         flat[places] = d.rng.choice([np.nan, np.inf, -np.inf], size=places.size)
     return array
+
+
+def counter(d, n):
+    """(key, index, draw) for n samples: indices at the ends of their 32 bits, or where the first radius is extreme."""
+    key, draw = d.key(), d.choice((0, 1, 2**31, 2**32 - 1))
+    where = d.choice(("first", "last", "sign", "extreme"))
+    if where != "extreme":
+        start = {"first": 0, "last": 2**32 - n, "sign": 2**31 - n // 2}[where]
+        return key, np.arange(start, start + n), draw
+    index = d.rng.integers(0, 2**32, 4000)  # the uniform number behind a radius is 1 - (word >> 8) 2^-24
+    order = np.argsort(ops.philox4x32((np.uint64(0), index.astype(np.uint64), draw, 0), key)[0])
+    return key, index[np.concatenate([order[:(n + 1) // 2], order[order.size - n // 2:]])], draw
 
 
 def each(f, tree, path=""):

@@ -13,7 +13,7 @@ class Contract(NamedTuple):
     outputs: their names. families: of values for the bounded cases. cases(d, family, **where) -> (args, options) draws
     a call in float64; besides the families it knows "integer", "nonfinite" and "empty". bounds: {algorithm: bound(args,
     options, outputs, arithmetic, proof, chain) -> one array an output}, args and outputs in the reference's wide type.
-    slack: {algorithm: error allowed on integers}, 0 where missing. spreads: algorithms that make whole tiles non-finite.
+    slack: {algorithm: error of each output on integers}, else 0. spreads: algorithms that make whole tiles non-finite.
     flops, bytes: of (args, options), what the definition needs, and what must be read and written at least.
     slices(args, options, budget): parts of a large call whose largest temporary takes `budget` bytes, each
     (args, options, picks), picks one index an output or None. host: arguments that are float64 on the host, whatever

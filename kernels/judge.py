@@ -124,10 +124,11 @@ def settle(contract, case, got, want):
     """Hold one call's outputs to what is expected; returns the worst share."""
     check_form(contract, case, got, want.outputs)
     share = 0.0
-    for name, g, y, bound in zip(contract.outputs, got, want.outputs, want.bounds):
+    slack = contract.slack.get(want.algorithm, (0,) * len(got))
+    for name, g, y, bound, apart in zip(contract.outputs, got, want.outputs, want.bounds, slack):
         if y is not None:
             if case.family == "integer":
-                compare_integers(name, g, y, contract.slack.get(want.algorithm, 0), case.dtype)
+                compare_integers(name, g, y, apart, case.dtype)
             share = max(share, compare(name, g, y, bound, want.algorithm in contract.spreads))
     return share
 

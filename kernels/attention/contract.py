@@ -135,7 +135,7 @@ def pairs(args, options):
 
 def flops(args, options):
     """Two products a pair, of the query's and of the value's width; the exponential is not counted."""
-    q, k, v, _ = args
+    q, _, v, _ = args
     return 2 * pairs(args, options) * (q.shape[3] + v.shape[3])
 
 

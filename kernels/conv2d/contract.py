@@ -99,7 +99,7 @@ def slices(args, options, budget):
 
 
 contract(Contract("conv2d", ops.conv2d, ("y",), PRODUCTS, cases, dict.fromkeys(("direct", "im2col"), bound) | {
-    "winograd": winograd_bound}, flops, moved, slices, {"winograd": 0.5}, ("winograd",)))
+    "winograd": winograd_bound}, flops, moved, slices, {"winograd": (0.5,)}, ("winograd",)))
 
 
 def vjp_cases(d, family, window=None, stride=None, dilation=None, groups=None, padding=None, bias=None):
@@ -161,4 +161,4 @@ def vjp_slices(args, options, budget):
 
 contract(Contract("conv2d_vjp", ops.conv2d_vjp, ("dx", "dw", "db"), PRODUCTS, vjp_cases,
                   dict.fromkeys(("direct", "im2col"), vjp_bound) | {"winograd": vjp_winograd_bound},
-                  vjp_flops, vjp_moved, vjp_slices, {"winograd": 0.5}, ("winograd",)))
+                  vjp_flops, vjp_moved, vjp_slices, {"winograd": (0.5, 0, 0)}, ("winograd",)))
