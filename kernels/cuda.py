@@ -13,6 +13,17 @@ NULL = np.uint64(0)  # a pointer argument that is absent
 HERE = Path(__file__).parent
 
 
+ELEMENTS = {"float32": "float", "float16": "__half", "bfloat16": "__nv_bfloat16"}
+
+
+def element(dtype):
+    """A dtype's name in CUDA C++."""
+    name = getattr(dtype, "name", str(dtype))
+    if name not in ELEMENTS:
+        raise TypeError(f"the CUDA kernels take {', '.join(ELEMENTS)}, got {name}")
+    return ELEMENTS[name]
+
+
 def source(path):
     """A .cu file with its own headers in place, so that NVRTC and g++ see the same text and the file's line numbers."""
     def header(match):
