@@ -73,7 +73,10 @@ def read_weights(folder, shapes, dtype):
     index = folder / f"{WEIGHTS}.index.json"
     files = [WEIGHTS]
     if index.exists():
-        files = sorted(set(read_json(index).get("weight_map", {}).values()))
+        files = read_json(index).get("weight_map")
+        require(isinstance(files, dict) and files and all(isinstance(name, str) for name in files.values()),
+                f"weights: {index} must hold a weight_map from tensors to files")
+        files = sorted(set(files.values()))
     tensors = {}
     for name in files:
         tensors |= read_safetensors(folder / name)

@@ -6,6 +6,7 @@ import numpy as np
 from refimpl.ops._check import require
 
 from .blocks import Form, conv, down_stage, mid_stage, norm, up_stage
+from .config import read_settings
 from .embed import embed, embed_shapes
 from .initial import attention_shapes, conv_shapes, initialise, norm_shapes, stage_shapes
 
@@ -13,13 +14,13 @@ from .initial import attention_shapes, conv_shapes, initialise, norm_shapes, sta
 class UNetConfig(NamedTuple):
     """Settings, named and preset as in a UNet2DModel's config.json. num_class_embeds counts a null class too."""
 
-    sample_size: int | None = None
+    sample_size: int | tuple | None = None
     in_channels: int = 3
     out_channels: int = 3
     center_input_sample: bool = False
     time_embedding_type: str = "positional"
     time_embedding_dim: int | None = None
-    freq_shift: int = 0
+    freq_shift: float = 0
     flip_sin_to_cos: bool = True
     down_block_types: tuple = ("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D")
     mid_block_type: str | None = "UNetMidBlock2D"
@@ -53,17 +54,11 @@ SUPPORTED = {
 def unet_config(settings):
     """UNetConfig from the settings of a config.json, checked.
 
-    Shapes: settings a dict; entries whose name starts with an underscore are the file's own and are skipped.
+    Shapes: settings a dict.
     Raises: ValueError naming the setting that is unknown, unsupported or does not fit the others.
     Source: diffusers, UNet2DModel.
     """
-    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items() if not k.startswith("_")}
-    for name, value in settings.items():
-        require(name in UNetConfig._fields, f"U-Net: unknown setting {name} = {value!r}")
-    c = UNetConfig(**settings)
-    for name, values in SUPPORTED.items():
-        require(getattr(c, name) in values, f"U-Net: setting {name} = {getattr(c, name)!r} is not supported; "
-                                            f"expected one of {values}")
+    c = read_settings("U-Net", UNetConfig, settings, SUPPORTED)
     levels = len(c.block_out_channels)
     for name, kinds in (("down_block_types", ("DownBlock2D", "AttnDownBlock2D")),
                         ("up_block_types", ("UpBlock2D", "AttnUpBlock2D"))):
@@ -71,8 +66,7 @@ def unet_config(settings):
                 f"U-Net: setting {name} must hold one of {kinds} for each of the {levels} block_out_channels, "
                 f"got {getattr(c, name)}")
     for name in ("in_channels", "out_channels", "layers_per_block", "norm_num_groups"):
-        require(isinstance(getattr(c, name), int) and getattr(c, name) >= 1,
-                f"U-Net: setting {name} must be an int of at least 1, got {getattr(c, name)}")
+        require(getattr(c, name) >= 1, f"U-Net: setting {name} must be at least 1, got {getattr(c, name)}")
     require(0 <= c.dropout < 1, f"U-Net: setting dropout must be in [0, 1), got {c.dropout}")
     require(min(c.block_out_channels) >= 1, f"U-Net: setting block_out_channels must be positive, got "
                                             f"{c.block_out_channels}")

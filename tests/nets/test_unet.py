@@ -125,10 +125,15 @@ def test_dropout_needs_a_key(rng):
     (dict(down_block_types=["SkipDownBlock2D", "DownBlock2D"]), "down_block_types"),
     (dict(up_block_types=["UpBlock2D"]), "up_block_types"),
     (dict(norm_num_groups=3), "norm_num_groups = 3 must divide"),
+    (dict(block_out_channels=64), "block_out_channels must be like"),
+    (dict(block_out_channels=[4, "8"]), "block_out_channels must be like"),
+    (dict(norm_eps="small"), "norm_eps must be like 1e-05"),
+    (dict(layers_per_block=True), "layers_per_block must be like 2"),
+    (dict(block_out_channels=[]), "block_out_channels must be like"),
     (dict(colour="red"), "unknown setting colour"),
     (dict(dropout=1.0), "dropout"),
-    (dict(norm_num_groups=None), "norm_num_groups must be an int"),
-    (dict(in_channels=0), "in_channels must be an int of at least 1"),
+    (dict(norm_num_groups=None), "norm_num_groups must be like 32, got None"),
+    (dict(in_channels=0), "in_channels must be at least 1"),
     (dict(attention_head_dim=3), "attention_head_dim = 3 must divide"),
 ])
 def test_config_errors(setting, message):
