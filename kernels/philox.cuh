@@ -16,8 +16,9 @@ __device__ __forceinline__ uint4 philox(uint4 c, uint2 k) {
 __device__ __forceinline__ float2 box_muller(unsigned radius, unsigned angle) {
   float u = 1.0f - (float)(radius >> 8) * 5.9604644775390625e-08f;        // in (0, 1], exact
   float r = sqrtf(-2.0f * logf(u));
-  float theta = 1.57079632679489662f * ((float)((angle >> 6) & 0xFFFFFFu) * 5.9604644775390625e-08f);
-  float s = sinf(theta), c = cosf(theta);
+  // In units of pi the angle is exact, and no range reduction (which needs local memory) is compiled.
+  float half_turns = (float)((angle >> 6) & 0xFFFFFFu) * 2.98023223876953125e-08f;
+  float s = sinpif(half_turns), c = cospif(half_turns);
   unsigned q = angle >> 30;
   float zc = q & 1 ? s : c, zs = q & 1 ? c : s;
   return make_float2(r * (q == 1 || q == 2 ? -zc : zc), r * (q >= 2 ? -zs : zs));

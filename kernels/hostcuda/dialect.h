@@ -114,6 +114,8 @@ inline float __fmul_rn(float a, float b) { return a * b; } inline float __fdiv_r
 inline float __fdividef(float a, float b) { return a / b; } inline float __expf(float x) { return expf(x); }
 inline float __logf(float x) { return logf(x); } inline float __sinf(float x) { return sinf(x); }
 inline float __cosf(float x) { return cosf(x); } inline float rsqrtf(float x) { return 1.f / sqrtf(x); }
+inline float sinpif(float x) { return (float)sin(3.14159265358979323846 * x); }
+inline float cospif(float x) { return (float)cos(3.14159265358979323846 * x); }
 inline float __frcp_rn(float x) { return 1.f / x; } inline float __fsqrt_rn(float x) { return sqrtf(x); }
 inline float __int_as_float(int i) { return __builtin_bit_cast(float, i); }
 inline float __uint_as_float(unsigned i) { return __builtin_bit_cast(float, i); }
