@@ -19,8 +19,12 @@ class Stage(NamedTuple):
 
     level is the (signal, noise) of x, where the network is evaluated, or None for a move without evaluation
     (x <- c_x x + sigma z). earlier maps (what, j) to a coefficient: what is 'x', 'x0' or 'eps', the input or the
-    estimates of the j-th evaluation before this one. log_variance = (low, high): the network's second half of channels,
-    o in [-1, 1], chooses the noise's log variance between the two, per pixel, and sigma is then 1 or 0.
+    estimates of the j-th evaluation before this one. The rest is for single samplers:
+    asked: the level that the network is told, where it is not x's own (inversion).
+    log_variance = (low, high): the network's second half of channels, o in [-1, 1], chooses the noise's log variance
+    between the two, per pixel; sigma is then 1 or 0.
+    adapt(stage, eps_hat, z) -> stage: coefficients that depend on the data (Langevin steps set by norms).
+    nudge(x) -> an addition to x before the noise of a move without evaluation (guidance at the posterior's mean).
     """
 
     level: tuple | None
@@ -29,7 +33,10 @@ class Stage(NamedTuple):
     c_eps: float = 0.0
     earlier: dict = {}  # noqa: RUF012 - never written to
     sigma: float = 0.0
+    asked: tuple | None = None
     log_variance: tuple | None = None
+    adapt: object = None
+    nudge: object = None
 
 
 def step_coefficients(stage, prediction, rederive_eps=False, past=()):
@@ -79,8 +86,8 @@ def sample(predict, x, levels, rule, *, ops, prediction="eps", guidance=1.0, cli
     Source: Ho et al. 2020, arXiv:2006.11239, alg. 2; Song et al. 2021, arXiv:2010.02502; Karras et al. 2022.
     """
     levels = np.asarray(levels, dtype=np.float64)
-    require(levels.ndim == 2 and levels.shape[1] == 2 and len(levels) > 1 and np.isfinite(levels).all()
-            and (levels >= 0).all(), "levels must be (steps+1, 2) finite rows (signal, noise), at least two of them")
+    require(levels.ndim == 2 and levels.shape[1] == 2 and len(levels) > 0 and np.isfinite(levels).all()
+            and (levels >= 0).all(), "levels must be (steps+1, 2) finite rows (signal, noise), at least one of them")
     index = np.arange(x.shape[0]) if index is None else index
     past, draw, x0_hat = deque(maxlen=_MEMORY), 0, None
 
@@ -94,7 +101,8 @@ def sample(predict, x, levels, rule, *, ops, prediction="eps", guidance=1.0, cli
         for stage in rule(levels, i):
             z = next_noise() if stage.sigma else None
             if stage.level is None:
-                x = ops.q_sample(x, stage.c_x, stage.sigma, z) if stage.sigma else x * stage.c_x
+                x = x if stage.nudge is None else x + stage.nudge(x)
+                x = ops.q_sample(x, stage.c_x, stage.sigma, z) if stage.sigma else x * float(stage.c_x)
                 continue
             x_next, x0_hat = _move(predict, x, stage, past, z, ops, prediction, guidance, clip, rederive_eps)
             past.appendleft((x, x0_hat, stage.level))
@@ -106,32 +114,41 @@ def sample(predict, x, levels, rule, *, ops, prediction="eps", guidance=1.0, cli
     return x
 
 
-def _move(predict, x, stage, past, z, ops, prediction, guidance, clip, rederive_eps):
-    """One stage with its evaluation: returns the next x and x0_hat."""
-    level = [float(v) for v in stage.level]  # NumPy's float64 scalars would widen float32 data
-    e = predict(x, *level)
-    w = guidance(*level) if callable(guidance) else guidance
+def _ask(predict, x, stage, guidance):
+    """The prediction at a stage: e_c, e_u or None, the guidance scale, the channels o of a learned variance or None."""
+    level = [float(v) for v in stage.asked or stage.level]  # NumPy's float64 scalars would widen float32 data
+    e, w = predict(x, *level), float(guidance(*level) if callable(guidance) else guidance)
     e_c, e_u = e if isinstance(e, tuple) else (e, None)
     require(w == 1 or e_u is not None, f"guidance {w} needs a condition: predict must return (e_c, e_u)")
-    if stage.log_variance is not None:
-        channels = x.shape[1]
-        require(e_c.shape[1] == 2 * channels, f"a learned variance needs {2 * channels} channels, got {e_c.shape[1]}")
-        e_c, o, e_u = e_c[:, :channels], e_c[:, channels:], None if e_u is None else e_u[:, :channels]
-        if z is not None:
-            low, high = stage.log_variance
-            z = ops.normal(*z, x.shape[1:], dtype=x.dtype, like=x) if isinstance(z, tuple) else z
-            z = z * np.exp(((1 + o) * float(high) + (1 - o) * float(low)) / 4)  # exp(log_var/2), log_var at (1+o)/2
-    asks_eps = stage.c_eps or any(what == "eps" for what, _ in stage.earlier)
-    require(clip is None or not asks_eps or rederive_eps is not None,
+    if stage.log_variance is None:
+        return e_c, e_u, w, None
+    n = x.shape[1]
+    require(e_c.shape[1] == 2 * n, f"a learned variance needs {2 * n} channels, got {e_c.shape[1]}")
+    return e_c[:, :n], None if e_u is None else e_u[:, :n], w, e_c[:, n:]
+
+
+def _move(predict, x, stage, past, z, ops, prediction, guidance, clip, rederive_eps):
+    """One stage with its evaluation: returns the next x and x0_hat."""
+    e_c, e_u, w, o = _ask(predict, x, stage, guidance)
+    if isinstance(z, tuple) and (o is not None or stage.adapt is not None):
+        z = ops.normal(*z, x.shape[1:], dtype=x.dtype, like=x)  # wanted as an array, before the step
+    if o is not None and z is not None:
+        low, high = stage.log_variance
+        z = z * np.exp(((1 + o) * float(high) + (1 - o) * float(low)) / 4)  # half the log variance chosen at (1 + o)/2
+    a, b, p, q = (float(c) for c in estimate_coefficients(prediction, *stage.level))
+    if callable(clip) or stage.adapt is not None:
+        e = e_c if e_u is None else e_u + w * (e_c - e_u)
+        stage = stage if stage.adapt is None else stage.adapt(stage, p * x + q * e, z)
+        clip = clip(a * x + b * e) if callable(clip) else clip
+    remembers_eps = any(what == "eps" for what, _ in stage.earlier)
+    require(clip is None or rederive_eps is not None or not (stage.c_eps or remembers_eps),
             "with clip, rederive_eps must say whether eps follows the clipped x0_hat (True) or stays raw (False)")
-    require(clip is None or rederive_eps or not any(what == "eps" for what, _ in stage.earlier),
+    require(clip is None or rederive_eps or not remembers_eps,
             "with clip, a rule that remembers eps needs rederive_eps=True: only x and x0_hat are kept")
     c, earlier = step_coefficients(stage, prediction, bool(rederive_eps), [level for _, _, level in past])
-    if callable(clip):
-        clip = clip(c["a"] * x + c["b"] * (e_c if e_u is None else e_u + float(w) * (e_c - e_u)))
     lo, hi = (None, None) if clip is None else clip
     history = [past[j - 1][what == "x0"] for what, j in earlier]
-    return ops.sampler_step(x, e_c, e_u, float(w), **c, lo=lo, hi=hi, history=history, c_h=list(earlier.values()), z=z,
+    return ops.sampler_step(x, e_c, e_u, w, **c, lo=lo, hi=hi, history=history, c_h=list(earlier.values()), z=z,
                             sigma=float(stage.sigma))
 
 

@@ -65,7 +65,7 @@ def _sample(predict=lambda x, signal, noise: x, levels=LEVELS, rule=None, **opti
     (lambda: mixture.tweedie(X, X, 0.0, 1.0), "signal 0"),
     (lambda: samplers.ddim(1.5), r"eta must be in \[0, 1\]"),
     (lambda: samplers.ddpm("medium"), "variance must be"),
-    (lambda: _sample(levels=LEVELS[:1]), "at least two"),
+    (lambda: _sample(levels=LEVELS[:0]), "at least one"),
     (lambda: _sample(levels=LEVELS * np.nan), "finite"),
     (lambda: _sample(levels=LEVELS[::-1]), "cleaner"),
     (lambda: _sample(levels=schedules.levels(ZERO, [10, 1])), "does not determine"),
