@@ -105,3 +105,9 @@ def test_a_nan_stays_in_its_group():
     x[0, 0, 0, 0] = np.nan
     y = ops.group_norm(x, None, None, 2)
     assert np.isnan(y[0, :3]).all() and np.isfinite(y[0, 3:]).all() and np.isfinite(y[1]).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_layer_norm_over_an_empty_axis():
+    x = np.ones((2, 3, 0))
+    assert ops.layer_norm(x, axes=2).shape == ops.layer_norm_vjp(x, x, axes=2)[0].shape == x.shape
