@@ -7,11 +7,13 @@ from typing import NamedTuple
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from refimpl.nets.autoencoder import autoencoder_config, autoencoder_shapes
 from refimpl.nets.unet import unet_config, unet_shapes
 from refimpl.ops._check import require
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-MODELS = {"UNet2DModel": (unet_config, unet_shapes)}
+MODELS = {"UNet2DModel": (unet_config, unet_shapes), "AutoencoderKL": (autoencoder_config, autoencoder_shapes),
+          "VQModel": (autoencoder_config, autoencoder_shapes)}
 # Attention's names in folders written before diffusers 0.15.
 OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
@@ -27,7 +29,7 @@ class Pretrained(NamedTuple):
 def load_folder(path, part="unet", dtype=np.float32):
     """Open a pipeline's folder (model_index.json) or one network's folder.
 
-    Shapes: path a folder; part, which network of a pipeline; dtype, what the parameters are converted to.
+    Shapes: path a folder; part, which network of a pipeline (unet, vae, vqvae); dtype, that of the parameters.
     Returns Pretrained(params, config, scheduler).
     Raises: ValueError with one sentence when a file is missing, foreign or truncated, a setting is not supported, or a
     tensor is missing, unexpected, of another shape, or not finite.

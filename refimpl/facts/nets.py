@@ -2,7 +2,7 @@
 import numpy as np
 
 from refimpl import ops
-from refimpl.nets import blocks, initial, mlp, unet
+from refimpl.nets import autoencoder, blocks, initial, mlp, transformer, unet
 
 from . import fact
 
@@ -103,3 +103,64 @@ def time_mlp_pullback(d):
     labels = labels if config.num_class_embeds else None
     return pullback_error(lambda p, x: mlp.time_mlp(p, x, t, labels, config=config, ops=ops), params,
                           (d.array(N, 1, 2, 2),), d)
+
+
+def _autoencoder(d):
+    kind = d.choice([{"_class_name": "AutoencoderKL"}, {"_class_name": "VQModel", "num_vq_embeddings": 3}])
+    config = autoencoder.autoencoder_config(kind | dict(
+        in_channels=1, out_channels=1, block_out_channels=[2, 4], norm_num_groups=2, latent_channels=2,
+        down_block_types=["DownEncoderBlock2D"] * 2, up_block_types=["UpDecoderBlock2D"] * 2))
+    return config, random_params(autoencoder.autoencoder_shapes(config), d)
+
+
+@fact("vjp", autoencoder.encode, tolerance=1e-10)
+def encode_pullback(d):
+    """The encoder's pullback is the transpose of its Jacobian, by complex step."""
+    config, params = _autoencoder(d)
+    params = {n: p for n, p in params.items() if n.startswith(("encoder", "quant_conv"))}
+    net = lambda p, x: autoencoder.encode(p, x, config=config, ops=ops)
+    return pullback_error(net, params, (d.array(1, 1, 4, 2),), d)
+
+
+@fact("vjp", autoencoder.decode, tolerance=1e-10)
+def decode_pullback(d):
+    """The decoder's pullback is the transpose of its Jacobian, by complex step."""
+    config, params = _autoencoder(d)
+    params = {n: p for n, p in params.items() if n.startswith(("decoder", "post_quant_conv"))}
+    net = lambda p, z: autoencoder.decode(p, z, config=config, ops=ops)
+    return pullback_error(net, params, (d.array(1, 2, 2, 1),), d)
+
+
+def _transformer(d):
+    """A config, float64 parameters, codes (N, L) and labels or None."""
+    heads = d.choice([1, 2])
+    config = transformer.TransformerConfig(codes=3, length=d.integer(1, 4), width=2 * heads, depth=d.integer(1, 2),
+                                           heads=heads, classes=d.choice([None, 2]))
+    N = d.integer(1, 2)
+    codes = np.array([[d.integer(0, 2) for _ in range(d.integer(1, config.length))]] * N)
+    labels = None if config.classes is None else np.array([d.integer(0, 1) for _ in range(N)])
+    return config, random_params(transformer.transformer_shapes(config), d), codes, labels
+
+
+@fact("vjp", transformer.transformer, transformer.block, tolerance=1e-10)
+def transformer_pullback(d):
+    """The transformer's pullback is the transpose of its Jacobian in the parameters, by complex step."""
+    config, params, codes, labels = _transformer(d)
+
+    def net(p):
+        logits, pullback = transformer.transformer(p, codes, labels, config=config, ops=ops)
+        return logits, lambda dy: (pullback(dy),)
+
+    return pullback_error(net, params, (), d)
+
+
+@fact("cache", transformer.next_logits, transformer.transformer, tolerance=1e-10)
+def cached_logits(d):
+    """Logits code by code, from the keys and values kept, are those of the whole sequence at once."""
+    config, params, codes, labels = _transformer(d)
+    whole, _ = transformer.transformer(params, codes, labels, config=config, ops=ops)
+    code, past, error = np.zeros(len(codes), int) if labels is None else labels, None, 0.0
+    for i in range(codes.shape[1]):
+        logits, past = transformer.next_logits(params, code, i, past, config=config, ops=ops)
+        error, code = max(error, np.max(abs(logits - whole[:, i]))), codes[:, i]
+    return error / (1 + np.max(abs(whole)))

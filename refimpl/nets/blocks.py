@@ -70,9 +70,10 @@ def residual(params, name, x, act, form, ops, key=None):
     """
     drop = form.rate > 0 and key is not None
     identity = lambda dy: ({}, dy)
-    e, project = (0.0, identity) if act is None else linear(params, f"{name}.time_emb_proj", act, ops)
-    e = e if act is None else e[:, :, None, None]
-    carried, shortcut = x, identity
+    carried, shortcut, project = x, identity, identity
+    if act is not None:
+        e, project = linear(params, f"{name}.time_emb_proj", act, ops)
+        e = e[:, :, None, None]
     if f"{name}.conv_shortcut.weight" in params:
         carried, shortcut = conv(params, f"{name}.conv_shortcut", x, ops)
 
@@ -84,7 +85,8 @@ def residual(params, name, x, act, form, ops, key=None):
         m = n * gain + shift
         b = ops.silu(m)
     else:
-        b, norm2 = norm(params, f"{name}.norm2", h + e, ops, form.groups, form.stabiliser, silu=True)
+        h = h if act is None else h + e
+        b, norm2 = norm(params, f"{name}.norm2", h, ops, form.groups, form.stabiliser, silu=True)
     d = ops.dropout(b, form.rate, key) if drop else b
     r, conv2 = conv(params, f"{name}.conv2", d, ops, padding=1)
     y = (carried + r) / form.scale if form.scale != 1 else carried + r
