@@ -43,6 +43,28 @@ class HypothesisDraw:
         return self.data.draw(st.integers(0, 2**64 - 1))
 
 
+class SeededDraw:
+    """The same face without hypothesis: sizes and values from one generator."""
+
+    def __init__(self, seed):
+        self.rng = np.random.default_rng(seed)
+
+    def integer(self, low, high):
+        return int(self.rng.integers(low, high, endpoint=True))
+
+    def real(self, low, high):
+        return float(self.rng.uniform(low, high))
+
+    def choice(self, options):
+        return options[int(self.rng.integers(len(options)))]
+
+    def array(self, *shape):
+        return self.rng.standard_normal(shape)
+
+    def key(self):
+        return int(self.rng.integers(2**64, dtype=np.uint64))
+
+
 # Random values keep the working bound; a family in PROOF drifts in one direction and takes the proven one.
 PRODUCTS = ("normal", "positive", "cancelling", "wide", "spike", "constant", "small")
 PROOF = ("constant", "integer", "nonfinite")
@@ -112,6 +134,21 @@ def on_case(f, case, names, host=()):
 
     args = tuple(each(data, a, n) for a, n in zip(case.args, names))
     return case._replace(args=args, options=each(data, case.options))
+
+
+def draw_case(d, kernel, contract, families):
+    """A case of one of the families, in the part of the contract that the kernel is for, rounded to its dtype."""
+    family = d.choice(families)
+    args, options = contract.cases(d, family, **kernel.where)
+    case = Case(args, options, family, kernel.data)
+    return on_case(lambda a, path: round_to(a, kernel.data), case, contract.names, contract.host)
+
+
+def paths_of(case, contract):
+    """The names of a case's arrays."""
+    paths = []
+    on_case(lambda a, path: paths.append(path), case, contract.names, contract.host)
+    return paths
 
 
 def round_to(array, dtype):

@@ -17,7 +17,7 @@ class Contract(NamedTuple):
     flops, bytes: of (args, options), what the definition needs, and what must be read and written at least.
     slices(args, options, budget): parts of a large call whose largest temporary takes `budget` bytes, each
     (args, options, picks), picks one index an output or None. host: arguments that are float64 on the host, whatever
-    the data's dtype and device.
+    the data's dtype and device. slips(args, options): (what, args, options), calls that a usual mistake amounts to.
     """
 
     operation: str
@@ -32,6 +32,7 @@ class Contract(NamedTuple):
     slack: dict = {}  # noqa: RUF012, never written to
     spreads: tuple = ()
     host: tuple = ()
+    slips: object = lambda args, options: ()
 
     @property
     def names(self):

@@ -17,6 +17,10 @@ class Defect(Exception):
         self.kind, self.sentence, self.output, self.numbers = kind, sentence, output, numbers
 
 
+class Misuse(Exception):
+    """What the verdict was asked cannot be judged: one sentence that says why. No fault of the kernel's."""
+
+
 class Expected(NamedTuple):
     """The reference's outputs and the bounds on them, both wide, one each an output or None; the algorithm's key."""
 
@@ -39,7 +43,7 @@ def algorithm_of(kernel, contract, case):
     """The key of the bound for this call."""
     key = kernel.algorithm if isinstance(kernel.algorithm, str) else kernel.algorithm(*case.args, **case.options)
     if key not in contract.bounds:
-        raise ValueError(f"{kernel.operation}: algorithm must be one of {', '.join(contract.bounds)}, got {key!r}")
+        raise Misuse(f"{kernel.operation}: algorithm must be one of {', '.join(contract.bounds)}, got {key!r}")
     return key
 
 
@@ -152,7 +156,7 @@ def _run(kernel, args, options):
     try:
         with np.errstate(all="ignore"):
             return kernel.function(*args, **options)
-    except Defect:
+    except (Defect, Misuse):
         raise
     except Exception as error:
         raise Defect("raises", f"raises {type(error).__name__}: {error}") from error

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, configuration, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 
-from .cases import Case, HypothesisDraw, digest, on_case, round_to
+from .cases import Case, HypothesisDraw, digest, draw_case, on_case, paths_of
 from .conduct import LAYOUTS
 from .contract import contracts
 from .judge import Defect, judge, judge_state
@@ -19,12 +19,13 @@ SHRINKING = 10.0  # seconds that the search for a smaller failure may take
 
 
 class Failure(NamedTuple):
-    """The smallest failing case found: its defect, and the layout of which argument (None: all) it takes."""
+    """The smallest failing case found: its defect, the layout of which argument (None: all) it takes; the first one."""
 
     case: Case
     defect: Defect
     layout: str
     only: str | None
+    first: Case
 
 
 class Verdict(NamedTuple):
@@ -56,21 +57,6 @@ def phases(contract, examples):
     for layout in [*LAYOUTS, "overlapping"]:
         if layout != "plain":
             yield layout, ("normal",), (layout,), few
-
-
-def draw_case(d, kernel, contract, families):
-    """A case of one of the families, rounded to the kernel's dtype."""
-    family = d.choice(families)
-    args, options = contract.cases(d, family, **kernel.where)
-    case = Case(args, options, family, kernel.data)
-    return on_case(lambda a, path: round_to(a, kernel.data), case, contract.names, contract.host)
-
-
-def paths_of(case, contract):
-    """The names of a case's arrays."""
-    paths = []
-    on_case(lambda a, path: paths.append(path), case, contract.names, contract.host)
-    return paths
 
 
 def run(kernel, contract, case, layout, only=None):
@@ -106,7 +92,7 @@ def verify(kernel, examples=100, seed=0, watch=None):
                 worst = run(kernel, contract, case, layout, only)
             except Defect as defect:
                 deadline = deadline or time.monotonic() + SHRINKING
-                found.append((mark, Failure(case, defect, layout, only)))
+                found.append((mark, Failure(case, defect, layout, only, found[0][1].case if found else case)))
                 raise
             if worst is None:
                 refused.add(layout)

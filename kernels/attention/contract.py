@@ -27,7 +27,7 @@ def cases(d, family, head=None, mask=None, causal=None, scale=None):
                for a, rows, cols in (("q", length, size), ("k", keys, size), ("v", keys, width)))
     q, k = logits(d, family, q, k)
     options = {"causal": d.choice((False, True)) if causal is None else causal,
-               "scale": d.choice((None, None, 0.5, 1.0)) if scale is None else scale}
+               "scale": d.choice((None, None, 0.5, 1.0)) if scale is None else None if scale == "default" else scale}
     hidden = masked(d, n, h, length, keys) if (d.choice((False, True)) if mask is None else mask) else None
     if family == "nonfinite":  # what a hidden key's NaN does is left open
         q, k, v = one_nonfinite(d, q, k, v)
@@ -175,8 +175,27 @@ def slices(args, options, budget):
             yield (q[:, :, run], k, v, None if mask is None else mask[:, :, run]), some, ((*at, run),)
 
 
+def slips(args, options):
+    """A causal limit off by one or aligned at the other end; a scale of 1/d."""
+    q, k, v, mask = args
+    length, keys = q.shape[2], k.shape[2]
+    rows, columns = np.arange(length)[:, None], np.arange(keys)
+    if options["causal"]:
+        for text, seen in (("as if query i saw keys j <= i + 1", rows + 1 >= columns),
+                           ("as if query i saw keys j < i only", rows > columns),
+                           ("as if the causal limit were aligned at the last key", rows + keys - length >= columns)):
+            yield text, (q, k, v, seen if mask is None else seen & mask), options | {"causal": False}
+    yield "as if logits were scaled by 1/d", args, options | {"scale": 1 / max(1, q.shape[3])}
+
+
 contract(Contract("attention", ops.attention, ("y",), FAMILIES, cases, dict.fromkeys(("direct", "flash"), bound), flops,
-                  moved, slices))
+                  moved, slices, slips=slips))
+
+
+def vjp_slips(args, options):
+    """As the forward pass."""
+    for text, rest, changed in slips(args[1:], options):
+        yield text, (args[0], *rest), changed
 
 
 def vjp_cases(d, family, **where):
@@ -236,4 +255,5 @@ def vjp_slices(args, options, budget):
 
 
 contract(Contract("attention_vjp", ops.attention_vjp, ("dq", "dk", "dv"), FAMILIES, vjp_cases,
-                  dict.fromkeys(("direct", "flash"), vjp_bound), vjp_flops, vjp_moved, vjp_slices))
+                  dict.fromkeys(("direct", "flash"), vjp_bound), vjp_flops, vjp_moved, vjp_slices,
+                  slips=vjp_slips))

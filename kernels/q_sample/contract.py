@@ -54,12 +54,28 @@ def noise_error(z, x, arithmetic):
 
 
 def bound(args, options, outputs, arithmetic, proof, chain):
-    """Each term has a rounded coefficient, a product and the addition: 3u, and one to spare; noise has its own error."""
+    """Each term has a rounded coefficient, a product and the addition: 3u, and one to spare; noise its own error."""
     x0, signal, noise, z = args
     signal, noise = per_sample(signal, x0), per_sample(noise, x0)
     made = ops.normal(*z, x0.shape[1:], dtype=np.float64) if isinstance(z, tuple) else z
     terms = signal * np.abs(x0) + noise * np.abs(made)
     return (1.001 * (4 * arithmetic.u * terms + noise * noise_error(z, x0, arithmetic)) + 4 * arithmetic.tiny,)
+
+
+def counter_slips(z):
+    """(what, z): mistakes in the counter that noise is formed from."""
+    if isinstance(z, tuple):
+        key, index, draw = z
+        yield "as if a sample's index were its place in the batch", (key, np.arange(len(index)), draw)
+        yield "as if the draw were left out", (key, index, 0)
+        yield "as if only the key's low 32 bits were used", (key & 0xFFFFFFFF, index, draw)
+        yield "as if the key's halves were exchanged", (key >> 32 | (key & 0xFFFFFFFF) << 32, index, draw)
+
+
+def slips(args, options):
+    """Mistakes in the noise's counter."""
+    for text, z in counter_slips(args[3]):
+        yield text, (*args[:3], z), options
 
 
 def flops(args, options):
@@ -88,7 +104,7 @@ def slices(args, options, budget):
 
 
 contract(Contract("q_sample", ops.q_sample, ("x_t",), FAMILIES, cases, {"direct": bound}, flops, moved, slices,
-                  host=HOST))
+                  host=HOST, slips=slips))
 
 
 def vjp_cases(d, family, **where):

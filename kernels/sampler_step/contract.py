@@ -3,7 +3,7 @@ import numpy as np
 
 from kernels.cases import counter, nonfinite, values
 from kernels.contract import Contract, contract
-from kernels.q_sample.contract import noise_error, sample, shape_of
+from kernels.q_sample.contract import counter_slips, noise_error, sample, shape_of
 from refimpl import ops
 
 FAMILIES = ("normal", "edge", "agreeing", "wide", "spike", "constant", "small")
@@ -78,7 +78,7 @@ def estimate(args, o, arithmetic):
 
     e = e_u + w (e_c - e_u): a difference, a rounded w, a product, an addition: 4u of its terms. a x + b e: a rounded
     coefficient, a product and an addition, and two more for (x - noise e)/signal: 5u of its terms. A clip to a rounded
-    limit is off by u of it.
+    limit is off by u of it, with one to spare.
     """
     x, e_c, e_u, w = args
     u = arithmetic.u
@@ -92,7 +92,7 @@ def estimate(args, o, arithmetic):
     outside = np.zeros(x.shape, dtype=bool)
     for limit, sign in ((column(o["lo"], x, -np.inf), -1), (column(o["hi"], x, np.inf), 1)):
         over = sign * (raw - limit)
-        rounding = np.where(np.isfinite(limit), u * np.abs(limit), 0)
+        rounding = np.where(np.isfinite(limit), 2 * u * np.abs(limit), 0)
         doubt |= np.abs(over) <= error + rounding
         outside |= over > error + rounding
         limit_error = np.maximum(limit_error, np.where(over >= -(error + rounding), rounding, 0))
@@ -115,6 +115,16 @@ def bound(args, options, outputs, arithmetic, proof, chain):
     return 1.001 * x_s + floor * (1 + abs(o["c_0"]) + abs(o["c_e"])) + 8 * arithmetic.tiny, 1.001 * x0_error + floor
 
 
+def slips(args, options):
+    """No clip, guidance the other way round, mistakes in the noise's counter."""
+    yield "as if nothing were clipped", args, options | {"lo": None, "hi": None}
+    x, e_c, e_u, w = args
+    if e_u is not None:
+        yield "as if guidance were e_c + w (e_c - e_u)", (x, e_c, e_u, w + 1), options
+    for text, z in counter_slips(options["z"]):
+        yield text, args, options | {"z": z}
+
+
 def flops(args, options):
     """Guidance 3, estimate 3, two operations a term; forming noise and clipping are not counted."""
     terms = 3 + len(options.get("history", ())) + (options.get("sigma", 0) != 0)
@@ -135,7 +145,7 @@ def slices(args, options, budget):
 
 
 contract(Contract("sampler_step", ops.sampler_step, ("x_s", "x0_hat"), FAMILIES, cases, {"direct": bound}, flops, moved,
-                  slices, host=HOST))
+                  slices, host=HOST, slips=slips))
 
 
 def vjp_cases(d, family, **where):
@@ -147,12 +157,12 @@ def vjp_cases(d, family, **where):
 
 
 def vjp_bound(args, options, outputs, arithmetic, proof, chain):
-    """g = dx0 + c_0 dx_s to 3u, in doubt on the edge of the clip; dx and de to 4u more, de_c and de_u to 2 and 4."""
+    """g = dx0 + c_0 dx_s to 3u, in doubt on the clip's edge; dx, de to 4u more, de_c and de_u to 2 and 4."""
     (dx_s, dx0), *rest = args
     o, u, w = options, arithmetic.u, rest[3]
     _, _, _, _, doubt, outside, _, floor = estimate(rest, o, arithmetic)
     size = np.where(outside, 0, np.abs(dx0) + abs(o["c_0"]) * np.abs(dx_s))
-    g_error = 3 * u * size + np.where(doubt, size, 0)
+    g_error = 3 * u * size + np.where(doubt, 4 * size, 0)
     floor = floor * (1 + abs(o["c_0"]) + abs(o["c_x"]) + abs(o["c_e"]))
 
     def error(c, k):
