@@ -52,7 +52,7 @@ def _memory(levels, i, order):
 
 
 def _slopes(distances):
-    """Weights of x0_hat at i, i-1, ... in D1 = h x0' (one distance), or in D1 and D2 = h^2 x0'' (two), ' = d/dlambda."""
+    """Weights of x0_hat at i, i-1, ... in D1 = h x0' (one distance), or in D1 and D2 = h^2 x0'' (two)."""
     if len(distances) == 1:
         return (1 / distances[0], -1 / distances[0]), (0.0, 0.0)
     r0, r1 = distances[0], distances[1] - distances[0]

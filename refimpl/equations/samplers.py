@@ -24,7 +24,8 @@ class Stage(NamedTuple):
     log_variance = (low, high): the network's second half of channels, o in [-1, 1], chooses the noise's log variance
     between the two, per pixel; sigma is then 1 or 0.
     adapt(stage, eps_hat, z) -> stage: coefficients that depend on the data (Langevin steps set by norms).
-    nudge(x) -> an addition to x before the noise of a move without evaluation (guidance at the posterior's mean).
+    nudge(x, past) -> an addition to x before the noise of a move without evaluation; past[0] is (x, x0_hat, level) of
+    the last evaluation (guidance of the posterior's mean).
     """
 
     level: tuple | None
@@ -101,7 +102,7 @@ def sample(predict, x, levels, rule, *, ops, prediction="eps", guidance=1.0, cli
         for stage in rule(levels, i):
             z = next_noise() if stage.sigma else None
             if stage.level is None:
-                x = x if stage.nudge is None else x + stage.nudge(x)
+                x = x if stage.nudge is None else x + stage.nudge(x, past)
                 x = ops.q_sample(x, stage.c_x, stage.sigma, z) if stage.sigma else x * float(stage.c_x)
                 continue
             x_next, x0_hat = _move(predict, x, stage, past, z, ops, prediction, guidance, clip, rederive_eps)
