@@ -80,31 +80,30 @@ def _windows_product(y, x, weights, bias, memory, geometry, block, workers):
     """y = windows of x times filters, plus bias; a block of pixels at a time."""
     n, h, w, c, ho, wo, o, r, s, down, right, top, left, _, _, groups = geometry
     pixels, depth, own = n * ho * wo, r * s * (c // groups), o // groups
-    blocks = -(-pixels // block)
     plain = groups * r * s * down * right == 1 and top == 0 and left == 0 and ho == h and wo == w  # x is the matrix
     for worker in prange(workers):
         edge = address(memory) + 4 * worker * (EDGE + block * depth)
-        for task in range(groups * blocks * worker // workers, groups * blocks * (worker + 1) // workers):
-            group, first = task // blocks, task % blocks * block
-            last = min(first + block, pixels)
-            a = edge + 4 * EDGE
-            if plain and (last - first) % ROWS == 0:
-                a = address(x) + 4 * first * c
-            else:
-                _gather(a, depth, address(x), geometry, group, first, last, 0, depth)
-            product(last - first, own, depth, a, depth, 1,
-                    address(weights) + 4 * group * -(-own // COLUMNS) * depth * COLUMNS, depth * COLUMNS, COLUMNS,
-                    address(y) + 4 * (first * o + group * own), o,
-                    address(bias) + 4 * group * own if bias.size else 0, 0, edge)
+        stop = min(-(-pixels // ROWS) * (worker + 1) // workers * ROWS, pixels)
+        for group in range(groups):
+            for first in range(-(-pixels // ROWS) * worker // workers * ROWS, stop, block):
+                last = min(first + block, stop)
+                a = edge + 4 * EDGE
+                if plain and (last - first) % ROWS == 0:
+                    a = address(x) + 4 * first * c
+                else:
+                    _gather(a, depth, address(x), geometry, group, first, last, 0, depth)
+                product(last - first, own, depth, a, depth, 1,
+                        address(weights) + 4 * group * -(-own // COLUMNS) * depth * COLUMNS, depth * COLUMNS, COLUMNS,
+                        address(y) + 4 * (first * o + group * own), o,
+                        address(bias) + 4 * group * own if bias.size else 0, 0, edge)
 
 
 def windows_product(y, x, weights, bias, geometry):
     """y (n, ho, wo, o) of x (n, h, w, c), flat; weights from filters()."""
     n, _, _, c, ho, wo, _, r, s, *_, groups = geometry
-    depth, pixels = r * s * (c // groups), n * ho * wo
-    share = -(-pixels // threads())  # equal blocks, as many for one worker as for another
-    block = -(-share // -(-share // max(ROWS, CACHE // depth)) // ROWS) * ROWS
-    workers = min(threads(), groups * -(-pixels // block))
+    depth, tiles = r * s * (c // groups), -(-n * ho * wo // ROWS)
+    workers = min(threads(), tiles)
+    block = min(max(1, CACHE // depth // ROWS), -(-tiles // workers)) * ROWS
     _windows_product(y, x, weights, bias, scratch(workers * (EDGE + block * depth)), geometry, block, workers)
 
 

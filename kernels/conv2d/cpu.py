@@ -5,7 +5,9 @@ from refimpl.ops._window import int_pair, sides
 
 from ..arrays import channels_last, flat, write
 from ..contract import Kernel, register
+from ..simd import WIDTH
 from ..windows import filter_gradient, filters, windows_product, windows_scatter
+from .winograd import winograd
 
 _NONE = np.empty(0, np.float32)
 
@@ -61,5 +63,32 @@ def conv2d_vjp(out, dy, x, w, b=None, stride=1, padding=0, dilation=1, groups=1)
     vjp(out, dy, x, w, b, geometry(x.shape, w.shape, dy.shape[2:], stride, padding, dilation, groups), _dx)
 
 
+def fits_winograd(numbers):
+    """Whether Winograd's algorithm computes this convolution and its dx: 3x3, stride 1, channels in whole vectors."""
+    _, _, _, c, _, _, o, r, s, down, right, top, left, dilate_r, dilate_s, groups = numbers
+    return ((r, s, down, right, dilate_r, dilate_s, groups) == (3, 3, 1, 1, 1, 1, 1) and max(top, left) <= 2
+            and c % WIDTH == 0 and o % WIDTH == 0)
+
+
+def conv2d_winograd(out, x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
+    """Fill out (N, O, Ho, Wo) where fits_winograd; at once where it is channels-last."""
+    if not out.size:
+        return
+    numbers = geometry(x.shape, w.shape, out.shape[2:], stride, padding, dilation, groups)
+    write(out, "channels_last", (x, w, b), lambda y: winograd(
+        y, channels_last(x), w, _NONE if b is None else flat(b), numbers))
+
+
+def _winograd_dx(dx, dy, w, numbers):
+    n, h, wide, c, ho, wo, o, *same, top, left, _, _, _ = numbers
+    winograd(dx, dy, w, _NONE, (n, ho, wo, o, h, wide, c, *same, 2 - top, 2 - left, 1, 1, 1), back=True)
+
+
+def conv2d_winograd_vjp(out, dy, x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
+    """Fill out = (dx, dw, db) where fits_winograd, dx by that algorithm."""
+    vjp(out, dy, x, w, b, geometry(x.shape, w.shape, dy.shape[2:], stride, padding, dilation, groups), _winograd_dx)
+
+
+WHOLE = {"window": 3, "stride": 1, "dilation": 1, "groups": 1}
 register(Kernel("conv2d", "cpu", "im2col", conv2d, layout="channels_last"))
 register(Kernel("conv2d_vjp", "cpu", "im2col", conv2d_vjp, layout="channels_last"))
