@@ -112,3 +112,26 @@ def test_input_errors():
 def test_config_round_trip():
     assert autoencoder_config({"_class_name": "VQModel", **VQModelConfig()._asdict()}) == VQModelConfig()
     assert autoencoder_config({"_class_name": "AutoencoderKL", "block_out_channels": [64]}) == AutoencoderKLConfig()
+
+
+def test_published_constants():
+    """What no config says: downsampling pads below and to the right only, and every norm's stabiliser is 1e-6."""
+    config, seen = autoencoder_config(SMALL), {"padding": set(), "stabiliser": set()}
+
+    class Ops:
+        def __getattr__(self, name):
+            return getattr(ops, name)
+
+        def conv2d(self, x, w, b, **options):
+            if options.get("stride") == 2:
+                seen["padding"].add(options["padding"])
+            return ops.conv2d(x, w, b, **options)
+
+        def group_norm(self, x, gamma, beta, groups, stabiliser, silu):
+            seen["stabiliser"].add(stabiliser)
+            return ops.group_norm(x, gamma, beta, groups, stabiliser, silu)
+
+    params = autoencoder_init(1, config)
+    h, _ = encode(params, np.ones((1, 1, 2, 2), np.float32), config=config, ops=Ops())
+    decode(params, h[:, :3], config=config, ops=Ops())
+    assert seen == {"padding": {((0, 1), (0, 1))}, "stabiliser": {1e-6}}

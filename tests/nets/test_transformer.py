@@ -127,3 +127,17 @@ def test_errors(change, message):
 def test_sampling_errors(change, message):
     with pytest.raises(ValueError, match=message):
         sample_codes(transformer_init(1, CONFIG), 1, 0, np.zeros(1, int), config=CONFIG, ops=ops, **change)
+
+
+@pytest.mark.parametrize("u, code", [(1.0, 4), (2.0**-24, 0)])
+def test_the_ends_of_the_unit_interval_point_to_codes(u, code):
+    class Ops:
+        def __getattr__(self, name):
+            return getattr(ops, name)
+
+        def uniform(self, key, index, draw, shape, dtype, like):
+            return np.full((len(index), *shape), u, dtype)
+
+    params = {n: p.astype(np.float32) for n, p in random_case()[0].items()}
+    sampled = sample_codes(params, 3, 0, np.zeros(3, int), config=CONFIG, ops=Ops())
+    assert np.all(sampled == code)
