@@ -16,12 +16,14 @@ from .facts import Draw, load
 
 ROOMS = ("ops", "equations", "nets", "systems")
 DRAWS = 20
-NAMES = "log|exp|sin|cos|tan|tanh|cosh|sinh|arctan|max|min|sup|inf|arg|argmax|argmin|det|Pr|sign|lim|mod"
+NAMES = "log|ln|exp|sin|cos|tan|tanh|cosh|sinh|arctan|max|min|sup|inf|arg|argmax|argmin|det|Pr|sign|lim"
 SYMBOLS = {r"\|": "‖", r"\lVert": "‖", r"\rVert": "‖", r"\Vert": "‖", r"\lvert": "|", r"\rvert": "|", r"\vert": "|",
            r"\mid": "|", r"\lfloor": "⌊", r"\rfloor": "⌋", r"\lceil": "⌈", r"\rceil": "⌉", r"\tfrac": r"\\frac",
            r"\dfrac": r"\\frac", r"\;": r"\\ ", r"\:": r"\\ ", r"\ldots": "…", r"\dots": "…", r"\top": "ᵀ",
-           r"\lbrace": "(", r"\{": "(", r"\}": ")", r"\%": "%", r"\odot": "⊙", r"\star": "⋆",
-           r"\leq": "≤", r"\le": "≤", r"\geq": "≥", r"\ge": "≥", r"\neq": "≠", r"\ne": "≠", r"\erf": "erf "}
+           r"\lbrace": "❴", r"\rbrace": "❵", r"\{": "❴", r"\}": "❵", r"\%": "%", r"\odot": "⊙", r"\star": "⋆",
+           r"\leq": "≤", r"\le": "≤", r"\geq": "≥", r"\ge": "≥", r"\neq": "≠", r"\ne": "≠",
+           r"\langle": "⟨", r"\rangle": "⟩", r"\to": "→", r"\bmod": r"\\ mod\\ ", r"\underbrace": "",
+           r"\overbrace": "", r"\gets": "←", r"\perp": "⊥"}
 
 
 def functions():
@@ -59,13 +61,14 @@ def plain(formula):
     formula = re.sub(r"\\(?:left|right|[bB]igg?[lr]?)(?![a-zA-Z])\s*\.?", "", formula)
     formula = re.sub(r"\\(?:begin|end)\{[a-z]+\*?\}(?:\{[a-z]+\})?|&|\\!|\\(?:display|text)style", " ", formula)
     formula = re.sub(r"\\(?:math(?:rm|bf|it|sf|cal)|operatorname|text|boldsymbol)\*?\s*\{([^{}]*)\}",
-                     lambda m: "{" + m[1].strip().replace(" ", "\\ ") + "}", formula)
-    formula = re.sub(rf"\\({NAMES})(?![a-zA-Z])", r"\1\\ ", formula)
+                     lambda m: " {" + m[1].replace(" ", "\\ ") + "}", formula)
+    formula = re.sub(rf"\\({NAMES})(?![a-zA-Z])", r" \1\\ ", formula)
     for macro, text in SYMBOLS.items():
-        formula = re.sub(rf"{re.escape(macro)}(?![a-zA-Z])", text, formula)
+        formula = re.sub(re.escape(macro) + ("(?![a-zA-Z])" if macro[-1].isalpha() else ""), " " + text, formula)
     lines = [" ".join(part.split()) for part in re.split(r"\\\\(?:\[[^\]]*\])?", formula)]
     text = [re.sub(r" +", " ", convert.convert(line)).strip() for line in lines if line.strip()]
-    return [re.sub(rf"\b({NAMES}) \(", r"\1(", line) for line in text]
+    text = [re.sub(rf"\b({NAMES}) \(", r"\1(", line).replace("❴", "{").replace("❵", "}") for line in text]
+    return [re.sub(r"\s*(:=|[=≈≤≥≠∼←→])\s*", r" \1 ", line).strip() for line in text]
 
 
 def parts(f):

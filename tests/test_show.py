@@ -17,7 +17,7 @@ def test_formula_renders(name, formula):
 
 
 def test_fraction_and_root_stay_readable():
-    assert show.plain(r"\tilde\mu = \frac{\sqrt{\alpha}}{1-\beta}\,x") == ["μ̃=(√α)/(1-β) x"]
+    assert show.plain(r"\tilde\mu = \frac{\sqrt{\alpha}}{1-\beta}\,x") == ["μ̃ = (√α)/(1-β) x"]
 
 
 def test_code_has_no_docstring_and_keeps_the_rest():
