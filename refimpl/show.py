@@ -10,7 +10,9 @@ import warnings
 
 import numpy as np
 from rich.console import Console
+from rich.padding import Padding
 from rich.syntax import Syntax
+from rich.text import Text
 
 from .facts import Draw, load
 
@@ -110,7 +112,7 @@ def show(name, console=None):
     console.print(title, markup=False)
     for formula in formulas:
         for line in plain(formula):
-            console.print("    " + line, style="bold cyan", markup=False)
+            console.print(Padding(Text(line, style="bold cyan"), (0, 0, 0, 4)))
     for line in notes:
         console.print(line, markup=False)
     console.print(Syntax(body, "python", background_color="default", word_wrap=True))
