@@ -103,8 +103,8 @@ def slices(args, options, budget):
         yield tuple(sample(a, n) for a in args), options, (np.s_[n:n + 1],)
 
 
-contract(Contract("q_sample", ops.q_sample, ("x_t",), FAMILIES, cases, {"direct": bound}, flops, moved, slices,
-                  host=HOST, slips=slips))
+contract(Contract("q_sample", ops.q_sample, ("x_t",), FAMILIES, cases, dict.fromkeys(("direct", "fused"), bound),
+                  flops, moved, slices, host=HOST, slips=slips))
 
 
 def vjp_cases(d, family, **where):
@@ -138,5 +138,5 @@ def vjp_slices(args, options, budget):
         yield tuple(sample(a, n) for a in args), options, (part, None if isinstance(args[4], tuple) else part)
 
 
-contract(Contract("q_sample_vjp", ops.q_sample_vjp, ("dx0", "dz"), FAMILIES, vjp_cases, {"direct": vjp_bound},
-                  vjp_flops, vjp_moved, vjp_slices, host=HOST))
+contract(Contract("q_sample_vjp", ops.q_sample_vjp, ("dx0", "dz"), FAMILIES, vjp_cases, dict.fromkeys(("direct",
+                  "fused"), vjp_bound), vjp_flops, vjp_moved, vjp_slices, host=HOST))

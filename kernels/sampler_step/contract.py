@@ -144,8 +144,8 @@ def slices(args, options, budget):
                (np.s_[n:n + 1],) * 2)
 
 
-contract(Contract("sampler_step", ops.sampler_step, ("x_s", "x0_hat"), FAMILIES, cases, {"direct": bound}, flops, moved,
-                  slices, host=HOST, slips=slips))
+contract(Contract("sampler_step", ops.sampler_step, ("x_s", "x0_hat"), FAMILIES, cases, dict.fromkeys(("direct",
+                  "fused"), bound), flops, moved, slices, host=HOST, slips=slips))
 
 
 def vjp_cases(d, family, **where):
@@ -195,4 +195,4 @@ def vjp_slices(args, options, budget):
 
 
 contract(Contract("sampler_step_vjp", ops.sampler_step_vjp, ("dx", "de_c", "de_u"), FAMILIES, vjp_cases,
-                  {"direct": vjp_bound}, vjp_flops, vjp_moved, vjp_slices, host=HOST))
+                  dict.fromkeys(("direct", "fused"), vjp_bound), vjp_flops, vjp_moved, vjp_slices, host=HOST))
