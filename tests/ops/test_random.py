@@ -98,6 +98,7 @@ def test_dropout_keeps_the_share_and_the_mean():
     y = ops.dropout(x, 0.3, KEY)
     assert y.dtype == np.float32 and abs(np.mean(y == 0) - 0.3) < 5 * (0.21 / x.size) ** 0.5
     assert abs(np.mean(y) - 1) < 5 * (0.3 / 0.7 / x.size) ** 0.5
+    np.testing.assert_array_equal(y != 0, ops.uniform(KEY, np.arange(50), 0, (400,)) > 0.3)
     np.testing.assert_array_equal(ops.dropout(x[:7], 0.3, KEY), y[:7])
     assert np.any(ops.dropout(x, 0.3, KEY + 1) != y)
 
