@@ -2,6 +2,7 @@
 // its gradients, for x (N, I, H, W), w (O, I/g, R, S), y (N, O, P, Q), all contiguous. blockIdx.z is the group.
 #include "numbers.cuh"
 #include "gemm.cuh"
+#include "wmma.cuh"
 
 struct Geometry {
   int N, I, H, W, O, P, Q, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, groups;
@@ -90,23 +91,37 @@ template <class T> struct ByTap {
 #define TILED 64, 64, 16, 4, 4, 1
 #define BEST 128, 64, 8, 8, 8, 2
 
+template <class T> struct StoreOutputs {
+  T* y; const T* b; Geometry g; int group;
+  __device__ __forceinline__ void operator()(int m, int o, float sum) const {
+    int at = group * (g.O / g.groups) + o, area = g.P * g.Q;
+    down(&y[((long long)(m / area) * g.O + at) * area + m % area], sum + (b ? up(b[at]) : 0.0f));
+  }
+};
+
 template <class T, int... TILE> __device__ __forceinline__ void forward(T* y, const T* x, const T* w, const T* b,
                                                                         const Geometry& g) {
-  int group = blockIdx.z, filters = g.O / g.groups, area = g.P * g.Q;
-  auto store = [&](int m, int o, float sum) {
-    int at = group * filters + o;
-    down(&y[((long long)(m / area) * g.O + at) * area + m % area], sum + (b ? up(b[at]) : 0.0f));
-  };
-  gemm<TILE...>(Windows<T>{x, g, group}, Filters<T>{w, g, group}, store, g.N * area, filters, g.I / g.groups * g.R * g.S);
+  int group = blockIdx.z;
+  gemm<TILE...>(Windows<T>{x, g, group}, Filters<T>{w, g, group}, StoreOutputs<T>{y, b, g, group}, g.N * g.P * g.Q,
+                g.O / g.groups, g.I / g.groups * g.R * g.S);
 }
 
 // Tiled: 64 x 64 outputs a block from tiles in shared memory. Best: 128 x 64 with 8 x 8 a thread (16 shared floats read
-// for 64 products instead of 8 for 16) and two buffers, so that fetching and multiplying overlap.
-template <class T> __global__ void __launch_bounds__(256) conv2d_tiled(T* y, const T* x, const T* w, const T* b, GEOMETRY_PARAMETERS) {
+// for 64 products instead of 8 for 16) and two buffers, so that fetching and multiplying overlap. Wmma: tensor cores.
+template <class T> __global__ void __launch_bounds__(256) conv2d_tiled(T* y, const T* x, const T* w, const T* b,
+                                                                       GEOMETRY_PARAMETERS) {
   forward<T, TILED>(y, x, w, b, GEOMETRY);
 }
-template <class T> __global__ void __launch_bounds__(128) conv2d_best(T* y, const T* x, const T* w, const T* b, GEOMETRY_PARAMETERS) {
+template <class T> __global__ void __launch_bounds__(128) conv2d_best(T* y, const T* x, const T* w, const T* b,
+                                                                      GEOMETRY_PARAMETERS) {
   forward<T, BEST>(y, x, w, b, GEOMETRY);
+}
+template <class T> __global__ void __launch_bounds__(128) conv2d_wmma(T* y, const T* x, const T* w, const T* b,
+                                                                      GEOMETRY_PARAMETERS) {
+  Geometry g = GEOMETRY;
+  int group = blockIdx.z;
+  gemm_wmma<T>(Windows<T>{x, g, group}, Filters<T>{w, g, group}, StoreOutputs<T>{y, b, g, group}, N * P * Q, O / groups,
+               I / groups * R * S);
 }
 
 // Data gradient, which is transposed convolution's forward (b is its bias): the same product over the reached outputs.
@@ -120,10 +135,12 @@ template <class T, int... TILE> __device__ __forceinline__ void backward_data(T*
   gemm<TILE...>(Reached<T>{dy, g, group}, FiltersByInput<T>{w, g, group}, store, g.N * area, channels,
                 g.O / g.groups * g.R * g.S);
 }
-template <class T> __global__ void __launch_bounds__(256) conv2d_dx_tiled(T* dx, const T* dy, const T* w, const T* b, GEOMETRY_PARAMETERS) {
+template <class T> __global__ void __launch_bounds__(256) conv2d_dx_tiled(T* dx, const T* dy, const T* w, const T* b,
+                                                                          GEOMETRY_PARAMETERS) {
   backward_data<T, TILED>(dx, dy, w, b, GEOMETRY);
 }
-template <class T> __global__ void __launch_bounds__(128) conv2d_dx_best(T* dx, const T* dy, const T* w, const T* b, GEOMETRY_PARAMETERS) {
+template <class T> __global__ void __launch_bounds__(128) conv2d_dx_best(T* dx, const T* dy, const T* w, const T* b,
+                                                                         GEOMETRY_PARAMETERS) {
   backward_data<T, BEST>(dx, dy, w, b, GEOMETRY);
 }
 

@@ -5,7 +5,7 @@ from kernels.cuda import NULL, element
 from refimpl.ops._window import int_pair, output_size, sides
 
 FILE = "conv2d/conv2d.cu"
-TILES = {"tiled": (64, 64, 256), "best": (128, 64, 128)}  # rows and columns of c a block, threads a block
+TILES = {"tiled": (64, 64, 256), "best": (128, 64, 128), "wmma": (64, 64, 128)}  # rows and columns of c a block, threads a block
 PARTS = 4096  # pixels a block sums before it leaves its share of the filters' gradient
 
 
@@ -74,7 +74,7 @@ def _bias(device, dy):
 
 
 def conv2d(device, x, w, b=None, stride=1, padding=0, dilation=1, groups=1, algorithm="best"):
-    """refimpl.ops.conv2d as an implicit matrix product. algorithm: naive, tiled or best."""
+    """refimpl.ops.conv2d as an implicit matrix product. algorithm: naive, tiled, best, or wmma (half types)."""
     stride, padding, dilation = _options("conv2d", stride, padding, dilation)
     x, w, b = device.data("x", x), device.data("w", w), None if b is None else device.data("b", b)
     out = output_size("conv2d", x.shape[2:], w.shape[2:], stride, padding, dilation)

@@ -27,7 +27,7 @@ void* memcpy(void*, const void*, unsigned long); void* memset(void*, int, unsign
 #define __forceinline__ inline __attribute__((always_inline))
 #define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
-#define __align__(n) alignas(n)
+#define __align__(n) __attribute__((aligned(n)))
 #define __restrict__ __restrict
 #define __shared__ static
 #define __constant__ __attribute__((section(".hostcuda.constant")))
