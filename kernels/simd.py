@@ -227,6 +227,44 @@ def where_less(typing, a, b, then, otherwise):
 
 
 @intrinsic
+def put(typing, at, x):
+    """One number to an address."""
+    def code(context, builder, sig, args):
+        builder.store(args[1], pointer(builder, args[0], F32), align=4)
+        return context.get_dummy_value()
+    return types.void(types.int64, types.float32), code
+
+
+@intrinsic
+def transpose(typing, to, to_row, source, row):
+    """A square of WIDTH by WIDTH numbers, transposed; row steps in elements.
+
+    Blocks of 1, 2, 4, ... trade their off-diagonal halves (Eklundh 1972, IEEE Trans. Comput. C-21).
+    """
+    def code(context, builder, sig, args):
+        to, to_row, source, row = args
+
+        def at(start, step, i):
+            return pointer(builder, builder.add(start, builder.mul(step, I64(4 * i))), LANES)
+
+        v = [builder.load(at(source, row, i), align=4) for i in range(WIDTH)]
+        half = 1
+        while half < WIDTH:
+            low = [l if not l & half else WIDTH + l - half for l in range(WIDTH)]
+            high = [l + half if not l & half else WIDTH + l for l in range(WIDTH)]
+            for i in range(WIDTH):
+                if not i & half:
+                    a, b = v[i], v[i | half]
+                    v[i] = builder.shuffle_vector(a, b, ir.Constant(INT_LANES, low))
+                    v[i | half] = builder.shuffle_vector(a, b, ir.Constant(INT_LANES, high))
+            half *= 2
+        for i in range(WIDTH):
+            builder.store(v[i], at(to, to_row, i), align=4)
+        return context.get_dummy_value()
+    return types.void(*[types.int64] * 4), code
+
+
+@intrinsic
 def copy(typing, to, source, count):
     """Copy `count` float32 numbers between addresses that do not overlap."""
     def code(context, builder, sig, args):
