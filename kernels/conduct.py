@@ -77,7 +77,7 @@ def read_only(array):
 
 def far(array):
     """The first axis strides more than 2^31 elements through memory that is reserved but never touched in between."""
-    if array.ndim == 0 or not 2 <= array.shape[0] <= 3 or not array.size:
+    if array.ndim == 0 or not 2 <= array.shape[0] <= 4 or not array.size:
         return _copied(array, "C")
     row = array[0].size
     step = INT32 + 64 * GUARD + row

@@ -244,6 +244,7 @@ def judge_state(kernel, contract, case):
         try:
             share = max(share, settle(contract, values, got, want))
         except Defect as defect:
+            judge(kernel, contract, values)  # wrong on these values by themselves, perhaps: then that is the defect
             raise Defect("state", f"is wrong once it has been called on other values of the same shape: {defect}",
                          defect.output, defect.numbers) from defect
         held.append((got, [None if g is None else g.tobytes() for g in got]))

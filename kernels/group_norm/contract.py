@@ -19,9 +19,9 @@ def cases(d, family, silu=None, spatial=None, affine=None):
     spatial = d.integer(0, 3) if spatial is None else spatial
     shape = (32, 33) if spatial == 2 and d.integer(0, 9) == 9 else tuple(d.integer(1, 7) for _ in range(spatial))
     x = values(d, family, n, groups * width, *shape)
-    if family == "offset":
-        x = x + 1000.0 * d.rng.choice([-3.0, 1.0, 2.0], size=(1, groups * width) + (1,) * spatial)
-        x = x if d.choice((False, True)) else x - x[:, :1] + 1000.0  # one offset for all, so that the variance is small
+    if family == "offset":  # one for every channel, or one for all, so that the variance stays 1 in a group of several
+        x = x + 1000.0 * d.rng.choice([-3.0, 1.0, 2.0], size=(1, groups * width if d.choice((False, True)) else 1) + (
+            1,) * spatial)
     gamma, beta = (values(d, "normal", groups * width)
                    if (d.choice((True, True, False)) if affine is None else affine) else None for _ in range(2))
     if family == "nonfinite":
