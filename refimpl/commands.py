@@ -96,6 +96,8 @@ def resume(folder, ops, **changes):
 
 
 def _go(folder, system, data, settings, ops, resume):
+    for name in ("steps", "batch"):
+        require(settings[name] >= 1, f"{name} must be at least 1, got {settings[name]}")
     every = settings["preview_every"]
     if every:
         pictures.require_packages()
@@ -157,7 +159,6 @@ def run_sample(args):
     _, data, system, run = opened(args.folder)
     out = Path(args.out or f"{args.folder}/samples.png")
     require(out.suffix in (".png", ".npz"), f"--out must end in .png (a picture) or .npz (arrays), got {out}")
-    require(args.n > 0, f"-n must be at least 1, got {args.n}")
     labels = in_turn(system, args.n)
     if args.labels:
         require(system.classes, f"{system.name} on {data.spec} has no classes, so --labels has no meaning")
@@ -185,14 +186,12 @@ def _label(text, classes):
 
 def run_score(args):
     """Entry of `score`."""
-    require(args.seeds > 0, f"--seeds must be at least 1, got {args.seeds}")
     if Path(args.samples).suffix == ".npz":
         require(args.data, "scoring a file needs --data, what it is compared with")
         data = datasets.load(args.data)
-        with np.load(args.samples, allow_pickle=False) as file:
-            require("images" in file.files, f"{args.samples} has arrays {file.files}, expected 'images'")
-            x, labels = file["images"], file["labels"] if "labels" in file.files else None
-        n = score.count(data)
+        arrays, n = datasets.load_arrays(args.samples), score.count(data)
+        require("images" in arrays, f"{args.samples} has arrays {sorted(arrays)}, expected 'images' (and 'labels')")
+        x, labels = arrays["images"], arrays.get("labels") if data.classes else None
         require(len(x) >= n, f"{args.samples} has {len(x)} samples, {n} are needed for {data.spec}")
         sets = [(x[:n], labels if labels is None else labels[:n])]
     else:

@@ -165,17 +165,24 @@ def image_folder(path):
     return _split(path, pixels, np.array([classes.index(p) for p in parents]) if labelled else None, 256)
 
 
+def load_arrays(path):
+    """The arrays of an .npz file by name. Raises: ValueError when it is damaged, or FileNotFoundError."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no file {path}")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path} cannot be read as .npz: {error}") from error
+
+
 def npz(path):
     """Arrays of an .npz file: x_train y_train x_test y_test, train_images ..., images labels, x y, or unnamed ones.
 
     Bytes are pixels; floating-point images are taken as they are and must lie in [-1, 1]; floats (N, 2) are points.
     Raises: ValueError when the file is damaged or holds no such arrays.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as .npz: {error}") from error
+    arrays = load_arrays(path)
     names = next((names for names in NPZ_NAMES if names[0] in arrays), None)
     require(names, f"{path} has arrays {sorted(arrays)}, expected one of {', '.join(n[0] for n in NPZ_NAMES)}")
     images, labels, test, test_labels = (arrays.get(name) for name in names)

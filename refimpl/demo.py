@@ -9,6 +9,7 @@ from . import checkpoint, commands, pictures, score, train
 from .equations import metrics
 from .ops._check import require
 from .ops.random import fold
+from .parsers import key, positive
 
 GUIDANCE = 0.5
 BARS = {"fd": ("FDfeat", "at most", 3.0, 0.0), "recall": ("recall", "at least", 0.85, 0.0),
@@ -20,8 +21,6 @@ def demo(folder, ops, backend_name="reference", seed=0, steps=None, sampling_ste
 
     Returns {guidance weight: mean figures over the sampling seeds}, as JSON could hold it.
     """
-    require(seeds > 0, f"--seeds must be at least 1, got {seeds}")
-    require(sampling_steps > 0, f"--sampling-steps must be at least 1, got {sampling_steps}")
     pictures.require_packages()
     folder = Path(folder)
     if (folder / train.CHECKPOINT).exists():
@@ -77,8 +76,8 @@ def report(figures, minutes):
     commands.yardsticks()
     print(f"a test digit is {score.REAL_DISTANCE} away from its nearest training digit (median); samples much nearer "
           "are copies")
-    for key, (name, words, bar, weight) in BARS.items():
-        value = figures[weight][key]
+    for figure, (name, words, bar, weight) in BARS.items():
+        value = figures[weight][figure]
         met = value <= bar if words == "at most" else value >= bar
         print(f"  {'reached' if met else 'MISSED '}  {name} {commands.figure(value)}, {words} {bar} at w = {weight:g}")
     print(f"all of it took {minutes:.1f} minutes")
@@ -92,10 +91,10 @@ def add_parser(subparsers):
         "digits), denoising.gif and loss.png, and print how good they are. Takes some minutes; a demo that was "
         "stopped goes on where it was."))
     p.add_argument("--out", default="demo", help="folder for the model and the pictures; default ./demo")
-    p.add_argument("--steps", type=int, help="training steps; default 825")
-    p.add_argument("--sampling-steps", type=int, default=50, metavar="N", help="steps of DDIM; default 50")
-    p.add_argument("--seeds", type=int, default=3, help="figures are a mean over this many sets; default 3")
-    p.add_argument("--seed", type=int, default=0, help="what training's randomness follows from; default 0")
+    p.add_argument("--steps", type=positive, help="training steps; default 825")
+    p.add_argument("--sampling-steps", type=positive, default=50, metavar="N", help="steps of DDIM; default 50")
+    p.add_argument("--seeds", type=positive, default=3, help="figures are a mean over this many sets; default 3")
+    p.add_argument("--seed", type=key, default=0, help="what training's randomness follows from; default 0")
     p.add_argument("--backend", default="reference", help="who computes: reference (default), cpu, numba_cuda or cupy")
     p.add_argument("--json", action="store_true", help="print the figures as JSON")
     p.set_defaults(run=run)

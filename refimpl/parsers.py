@@ -5,6 +5,31 @@ from . import commands, systems
 from . import data as datasets
 
 
+def _integer(text, low, high, words):
+    try:
+        value = int(text)
+    except ValueError:
+        value = low - 1
+    if not low <= value <= high:
+        raise argparse.ArgumentTypeError(f"{words} expected, got {text!r}")
+    return value
+
+
+def positive(text):
+    """A number of things: an integer from 1 on."""
+    return _integer(text, 1, 10**9, "an integer of at least 1")
+
+
+def count(text):
+    """An integer from 0 on."""
+    return _integer(text, 0, 10**9, "an integer of at least 0")
+
+
+def key(text):
+    """A seed: any integer of 64 bits."""
+    return _integer(text, 0, 2**64 - 1, "an integer in 0..2^64 - 1")
+
+
 def add_parsers(subparsers):
     """The parsers of train, sample, score and systems."""
     raw = argparse.RawDescriptionHelpFormatter
@@ -22,13 +47,13 @@ def add_parsers(subparsers):
     p.add_argument("--out", help="folder of the run; default runs/SYSTEM-DATA")
     p.add_argument("--resume", metavar="FOLDER", help="continue the run in this folder; only --steps and --backend "
                    "may be given with it")
-    p.add_argument("--steps", type=int, help="how many optimiser steps; default: the system's")
-    p.add_argument("--batch", type=int, help="samples per step; default: the system's")
+    p.add_argument("--steps", type=positive, help="how many optimiser steps; default: the system's")
+    p.add_argument("--batch", type=positive, help="samples per step; default: the system's")
     p.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], help="change one of the system's "
                    "settings, e.g. --set rate=1e-3; may be repeated; `systems` lists them")
-    p.add_argument("--checkpoint-every", type=int, default=100, metavar="N", help="steps between checkpoints")
-    p.add_argument("--preview-every", type=int, default=200, metavar="N", help="steps between pictures, 0 for none")
-    p.add_argument("--seed", type=int, help="what all randomness follows from; default 0")
+    p.add_argument("--checkpoint-every", type=count, default=100, metavar="N", help="steps between checkpoints")
+    p.add_argument("--preview-every", type=count, default=200, metavar="N", help="steps between pictures, 0 for none")
+    p.add_argument("--seed", type=key, help="what all randomness follows from; default 0")
     p.add_argument("--backend", help="who computes: reference (default), cpu, numba_cuda or cupy")
     p.add_argument("--json", action="store_true", help="print the final figures as JSON")
     p.set_defaults(run=commands.run_train)
@@ -39,7 +64,7 @@ def add_parsers(subparsers):
         "  python -m refimpl sample runs/digits\n"
         "  python -m refimpl sample runs/digits -n 20 --labels 3,8 --guidance 1 --out threes_and_eights.png"))
     p.add_argument("folder", help="folder of a run, made by `train`")
-    p.add_argument("-n", type=int, default=40, help="how many; default 40")
+    p.add_argument("-n", type=positive, default=40, help="how many; default 40")
     p.add_argument("--labels", help="classes to draw, in turn, separated by commas; default: all")
     p.add_argument("--out", help="a .png (picture) or an .npz (arrays images and labels); default FOLDER/samples.png")
     _sampling(p, "draw")
@@ -58,7 +83,7 @@ def add_parsers(subparsers):
         "  python -m refimpl score samples.npz --data digits"))
     p.add_argument("samples", help="folder of a run, or an .npz with images and labels")
     p.add_argument("--data", help="what an .npz is compared with")
-    p.add_argument("--seeds", type=int, default=1, help="mean over this many sets of samples; default 1")
+    p.add_argument("--seeds", type=positive, default=1, help="mean over this many sets of samples; default 1")
     _sampling(p, "draw")
     p.set_defaults(run=commands.run_score)
 
@@ -69,11 +94,11 @@ def add_parsers(subparsers):
 
 
 def _sampling(p, verb):
-    p.add_argument("--steps", type=int, help="the sampler's steps; default: the system's")
+    p.add_argument("--steps", type=positive, help="the sampler's steps; default: the system's")
     p.add_argument("--guidance", type=float, help="weight w of classifier-free guidance: 0 none, larger follows the "
                    "label more closely")
     p.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], help="another option of the sampler, "
                    "e.g. --set eta=1; may be repeated")
-    p.add_argument("--seed", type=int, default=0, help=f"what to {verb} with; default 0")
+    p.add_argument("--seed", type=key, default=0, help=f"what to {verb} with; default 0")
     p.add_argument("--backend", default="reference", help="who computes: reference (default), cpu, numba_cuda or cupy")
     p.add_argument("--json", action="store_true", help="print figures as JSON")

@@ -174,11 +174,13 @@ def train(system, data, *, ops, folder, settings, resume=False, preview=None, sa
         run, before = restore(path, system, data, key)
         if before != threads():
             say(f"note: trained with {before} BLAS threads so far, now {threads()}: the last bits may differ")
+        saved = run.step
     else:
-        run = begin(system, key)
-        save(path, run, settings, data)
-    saved = run.step
+        run, saved = begin(system, key), -1
     try:
+        if saved < 0:
+            save(path, run, settings, data)
+            saved = 0
         with Progress(steps, run.step, system.players) as progress:
             while run.step < steps:
                 run, seen = advance(system, run, batch_at(data, key, run.step, settings["batch"]), key, ops)

@@ -16,10 +16,11 @@ from refimpl.train import Player, System
 
 DEFAULTS = {
     "net": "unet", "channels": 32, "multipliers": [1, 2], "layers": 1, "attention": [4], "dropout": 0.0,
-    "width": 256, "depth": 3, "T": 1000, "schedule": "cosine", "label_dropout": 0.1, "steps": 825, "batch": 128,
-    "rate": 2e-3, "weight_decay": 0.01, "warmup": 30, "ema": 0.995, "clip": 1.0,
+    "width": 256, "depth": 3, "prediction": "eps", "T": 1000, "schedule": "cosine", "label_dropout": 0.1,
+    "steps": 825, "batch": 128, "rate": 2e-3, "weight_decay": 0.01, "warmup": 30, "ema": 0.995, "clip": 1.0,
 }
-POINTS = {"net": "mlp", "width": 128, "steps": 3000, "rate": 3e-3, "ema": 0.998}
+# Points have no known range to clip estimates to, and near t = T only v, not eps, determines x0 without one.
+POINTS = {"net": "mlp", "width": 128, "prediction": "v", "steps": 3000, "rate": 3e-3, "ema": 0.998}
 SCHEDULES = {"linear": schedules.linear, "cosine": schedules.cosine, "sigmoid": schedules.sigmoid}
 CHUNK = 256  # samples drawn together: bounds memory, changes no sample
 
@@ -31,8 +32,12 @@ def defaults(data):
 
 def build(config, data):
     """The system for a data set. net, channels ... dropout: the U-Net; width, depth: the perceptron."""
+    for name in ("channels", "layers", "width", "depth", "T", "steps", "batch"):
+        require(config[name] >= 1, f"ddpm: {name} must be at least 1, got {config[name]}")
     require(config["schedule"] in SCHEDULES,
             f"schedule must be one of {', '.join(SCHEDULES)}, got {config['schedule']!r}")
+    require(config["prediction"] in diffusion.PREDICTIONS,
+            f"prediction must be one of {', '.join(diffusion.PREDICTIONS)}, got {config['prediction']!r}")
     require(0 <= config["label_dropout"] < 1, f"label_dropout must be in [0, 1), got {config['label_dropout']}")
     schedule = SCHEDULES[config["schedule"]](config["T"])
     init, net = network(config, data)
@@ -41,9 +46,10 @@ def build(config, data):
     def loss_and_grads(params, state, batch, key, ops):
         t, eps, labels = corruption(key, batch, schedule.T, classes, config["label_dropout"], ops)
         signal, noise = schedules.level_at(schedule, t)
+        target = diffusion.training_target(config["prediction"], batch.x, eps, signal, noise)
         e, pullback = net(params["model"], ops.q_sample(batch.x, signal, noise, eps), t - 1, labels, ops)
-        (de, _), loss = diffusion.simple_loss_vjp(1.0, e, eps), diffusion.simple_loss(e, eps)
-        return loss, pullback(de)[0], state, {}
+        de, _ = diffusion.simple_loss_vjp(1.0, e, target)
+        return diffusion.simple_loss(e, target), pullback(de)[0], state, {}
 
     def sample(params, state, n, key, ops, labels=None, steps=50, guidance=0.0, eta=0.0, first=0, after=None):
         """n samples, numbered from `first` on; guidance is the paper's weight w. after: as in samplers.sample."""
@@ -56,8 +62,9 @@ def build(config, data):
             predict = predictor(params["model"], None if labels is None else labels[index - first], guidance, ops)
             x = ops.normal(fold(key, 0), index, 0, shape)
             pieces.append(samplers.sample(
-                predict, x, levels, samplers.ddim(eta), ops=ops, guidance=scale_of_weight(guidance),
-                clip=(-1, 1) if bounded else None, rederive_eps=bounded, key=fold(key, 1), index=index, after=after))
+                predict, x, levels, samplers.ddim(eta), ops=ops, prediction=config["prediction"],
+                guidance=scale_of_weight(guidance), clip=(-1, 1) if bounded else None, rederive_eps=bounded,
+                key=fold(key, 1), index=index, after=after))
         x = np.concatenate(pieces) if pieces else np.zeros((0, *shape), np.float32)
         return np.clip(x, -1, 1) if bounded else x
 
