@@ -155,8 +155,9 @@ def vjp_slices(args, options, budget):
                 yield ((dy[n:n + 1, part], x[n:n + 1, chosen], w[part, within], None), some,
                        (np.s_[n:n + 1, chosen], None, None))
         for within, chosen in chunks(g * i, i, budget // (row * max(1, x.shape[0]))):
-            yield ((dy[:, part], x[:, chosen], w[part, within], None if b is None else b[part]), some,
-                   (None, np.s_[part, within], None if b is None else np.s_[part]))
+            bias = None if b is None or within.start else b[part]  # db once
+            yield ((dy[:, part], x[:, chosen], w[part, within], bias), some,
+                   (None, np.s_[part, within], None if bias is None else np.s_[part]))
 
 
 contract(Contract("conv2d_vjp", ops.conv2d_vjp, ("dx", "dw", "db"), PRODUCTS, vjp_cases,
