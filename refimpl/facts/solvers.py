@@ -1,4 +1,6 @@
 """Solvers, SDEs and continuous paths: where samplers coincide, what they hit exactly, what Langevin dynamics leaves."""
+import itertools
+
 import numpy as np
 
 from refimpl import ops
@@ -154,6 +156,32 @@ def euler_on_the_straight_path(d):
         return (samplers.Stage(tuple(levels[i]), c_x=1.0, c_eps=h, c_0=-h),)
 
     return _same(d, levels, own_time, solvers.euler())
+
+
+@fact("order", multistep.dpm_solver_pp, multistep.dpm_solver_pp_sde, multistep.unipc, tolerance=1e-8)
+def multistep_integrates_polynomials(d):
+    """If x0_hat is a polynomial of degree k-1 in lambda, order k is exact: 2M heun, 3M, UniPC-3, and the SDEs' mean."""
+    rule, order, rate, starts = d.choice([
+        (multistep.dpm_solver_pp(2, "heun", False), 2, 1, 1), (multistep.dpm_solver_pp(3, lower_last=False), 3, 1, 2),
+        (multistep.dpm_solver_pp_sde(2, "heun", False), 2, 2, 1),
+        (multistep.dpm_solver_pp_sde(3, lower_last=False), 3, 2, 2),
+        (multistep.unipc(3, lower_last=False), 3, 1, 3)])  # its corrector looks one step further back
+    _, levels = any_levels(d)
+    levels, c = levels[:-1], d.array(order)
+    nodes, weights = np.polynomial.legendre.leggauss(12)
+    exact = [d.array(1, 1)]
+    for level, level_s in itertools.pairwise(levels):  # variation of constants; rate is 1 for the ODE, 2 for the SDE
+        end, h = solvers.half_log_snr(level_s), solvers.half_log_snr(level_s) - solvers.half_log_snr(level)
+        u = h * (nodes + 1) / 2
+        integral = h / 2 * np.sum(weights * np.exp(-rate * u) * np.polyval(c, end - u))
+        exact.append(level_s[1] / level[1] * np.exp((1 - rate) * h) * exact[-1] + rate * level_s[0] * integral)
+
+    def predict(x, *level):
+        return np.polyval(c, solvers.half_log_snr(level)) + 0 * x
+
+    y = samplers.sample(predict, exact[0], levels, rule, ops=ops, prediction="x0", noise=lambda draw: np.zeros((1, 1)),
+                        after=lambda i, x, _: exact[i + 1] if i < starts else None)
+    return abs(y - exact[-1]).item() / max(abs(e).item() for e in exact)
 
 
 @fact("F-E6", solvers.euler, solvers.heun, samplers.sample, tolerance=0.1)
