@@ -46,6 +46,20 @@ def estimate_inverts_noising(d):
     return max(np.max(abs(x0_hat - x0)), np.max(abs(x_s - ops.q_sample(x0, signal_s, noise_s, z))))
 
 
+@fact("formula", ops.sampler_step, tolerance=1e-12)
+def step_by_the_docstring(d):
+    """x_s = c_x x + c_0 x0_hat + c_e e + sum c_h history + sigma z, e = (1 - w) e_u + w e_c, term by term."""
+    inputs = _sampler_step(d)
+    x, e_c, e_u, z, lo, hi, history, c_h = (inputs[n] for n in ("x", "e_c", "e_u", "z", "lo", "hi", "history", "c_h"))
+    w, a, b, c_x, c_0, c_e, sigma = (inputs[n] for n in ("w", "a", "b", "c_x", "c_0", "c_e", "sigma"))
+    z = ops.normal(*z, x.shape[1:], dtype=x.dtype) if isinstance(z, tuple) else z
+    e = (1 - w) * e_u + w * e_c
+    x0 = np.clip(a * x + b * e, lo, hi if hi is None else np.reshape(hi, (-1, 1)))
+    terms = [(c_x, x), (c_0, x0), (c_e, e), (sigma, z), *zip(c_h, history)]
+    x_s, x0_hat = ops.sampler_step(**inputs)
+    return max(np.max(abs(x_s - sum(c * term for c, term in terms))), np.max(abs(x0_hat - x0)))
+
+
 @fact("guidance", ops.sampler_step, ops.sampler_step_vjp, tolerance=1e-12)
 def guidance_of_one_is_the_condition(d):
     """w = 1 is the conditional prediction alone and w = 0 the unconditional one, gradients included."""
