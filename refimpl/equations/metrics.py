@@ -212,3 +212,49 @@ def wasserstein_1d(x, y):
     require(x.ndim == y.ndim == 1 and x.shape == y.shape and x.size > 0,
             f"wasserstein_1d: two vectors of one length expected, got shapes {x.shape} and {y.shape}")
     return float(np.mean(np.abs(np.sort(x) - np.sort(y))))
+
+
+def mode_coverage(samples, modes, radius):
+    r"""How many modes of a known mixture the samples reach, and the share of samples that lie at one.
+
+    $$\left|\{k : \exists j, \|y_j-\mu_k\| < r\}\right|, \qquad \frac1M\sum_j 1\left[\min_k\|y_j-\mu_k\| < r\right]$$
+
+    A sample counts for its nearest mode only. Three standard deviations of a mode are a usual radius.
+
+    Shapes: samples (M, ...), modes (K, ...). Returns an int, a float.
+    Source: Metz et al. 2017, arXiv:1611.02163, app. A; Lin et al. 2018, arXiv:1712.04086, sec. 4.
+    """
+    distance, index = nearest_distance(samples, modes)
+    close = distance < radius
+    return len(np.unique(index[close])), float(close.mean())
+
+
+def bootstrap(statistic, *sets, draws=200, level=0.9, seed=0):
+    r"""Interval in which a statistic of samples lies when the samples are drawn again from themselves.
+
+    $$\left[q_{(1-\mathrm{level})/2},\; q_{(1+\mathrm{level})/2}\right] \text{ of } T(x_{i_1},\dots,x_{i_N}), \quad
+      i_k \sim U\{1..N\}$$
+
+    Distances that compare neighbours are biased by the repeats that a redrawn set holds: read them by their width.
+
+    Shapes: sets of samples (N, ...), each redrawn by itself; statistic(*sets) -> number. Returns two floats.
+    Raises: ValueError when level is not in (0, 1) or draws < 1.
+    Source: Efron 1979, Ann. Statist. 7(1), the percentile interval.
+    """
+    require(0 < level < 1 and draws >= 1, f"bootstrap: level in (0, 1) and draws >= 1 expected, got {level}, {draws}")
+    rng = np.random.default_rng(seed)
+    values = [statistic(*(x[rng.integers(len(x), size=len(x))] for x in sets)) for _ in range(draws)]
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def memorised(samples, train, test, ratio=0.5):
+    r"""Share of the samples that lie nearer to a training image than test images do: planted copies show at once.
+
+    $$\frac1M\sum_j 1\left[\min_i\|y_j-x_i\| < r\,\mathrm{median}_k \min_i\|t_k-x_i\|\right]$$
+
+    Shapes: samples (M, ...), train (N, ...), test (K, ...); ratio (r) a positive number. Returns a float.
+    Source: Somepalli et al. 2023, arXiv:2212.03860, with pixels as features; the threshold is the project's own.
+    """
+    usual = np.median(nearest_distance(test, train)[0])
+    return float((nearest_distance(samples, train)[0] < ratio * usual).mean())
