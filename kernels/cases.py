@@ -65,9 +65,10 @@ class SeededDraw:
         return int(self.rng.integers(2**64, dtype=np.uint64))
 
 
-# Random values keep the working bound; a family in PROOF drifts in one direction and takes the proven one.
+# Random values keep the working bound; a family in PROOF drifts in one direction and takes the proven one: "spread" are
+# the values of "wide" where they are squared, since a long sum of squares loses all that are small beside it.
 PRODUCTS = ("normal", "positive", "cancelling", "wide", "spike", "constant", "small")
-PROOF = ("constant", "integer", "nonfinite")
+PROOF = ("constant", "spread", "integer", "nonfinite")
 
 
 def values(d, family, *shape):
@@ -79,7 +80,7 @@ def values(d, family, *shape):
         flat = z.reshape(-1)
         half = flat.size // 2
         flat[half:2 * half] = -flat[:half] * (1 + 1e-3 * flat[half:2 * half])
-    elif family == "wide":
+    elif family in ("wide", "spread"):
         z = z * 2.0 ** d.rng.integers(-12, 7, shape)
     elif family == "spike":  # one element carries the sum: leaving it out or taking it twice shows at any length
         z = 1e-2 * z

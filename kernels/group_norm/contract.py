@@ -9,7 +9,7 @@ from kernels.cases import nonfinite, values
 from kernels.contract import Contract, contract
 from refimpl import ops
 
-FAMILIES = ("normal", "offset", "positive", "wide", "spike", "constant", "small")
+FAMILIES = ("normal", "offset", "positive", "spread", "spike", "constant", "small")
 
 
 def cases(d, family, silu=None, spatial=None, affine=None):

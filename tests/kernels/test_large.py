@@ -1,4 +1,4 @@
-"""Slices: they cover every output exactly once, agree with the whole, find one wrong element, and stay within memory."""
+"""Slices cover every output exactly once, agree with the whole, find one wrong element, and stay within memory."""
 import tracemalloc
 
 import numpy as np
