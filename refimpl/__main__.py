@@ -6,8 +6,9 @@ from . import demo, parsers, show
 
 DESCRIPTION = """Exact NumPy reference of diffusion models and GANs.
 
-New here? `python -m refimpl demo` trains a diffusion model on handwritten digits, draws new ones, and says how good
-they are, in a few minutes. `python -m refimpl show posterior` shows an equation, its code and its gradient."""
+New here? `python -m refimpl demo` trains a diffusion model on handwritten digits, draws new ones,
+and says how good they are, in a few minutes. `python -m refimpl show posterior` shows an equation,
+its code and its gradient."""
 
 
 def parser():

@@ -53,8 +53,9 @@ def opened(folder, **changes):
     """
     require(Path(folder).is_dir(), f"no such folder: {folder} (give one that `train` made)")
     path = Path(folder) / train.CHECKPOINT
-    settings = checkpoint.load(path)[1]["settings"] | changes
-    data = datasets.load(settings["data"])
+    stored = checkpoint.load(path)[1]["settings"] | changes
+    data = datasets.load(stored["data"])
+    settings = systems.configure(stored["system"], data, {}) | stored  # a setting that is younger than the run
     system = systems.build(settings["system"], settings, data)
     return settings, data, system, train.restore(path, system, data, settings["seed"])[0]
 

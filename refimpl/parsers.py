@@ -34,9 +34,9 @@ def add_parsers(subparsers):
     """The parsers of train, sample, score and systems."""
     raw = argparse.RawDescriptionHelpFormatter
     p = subparsers.add_parser("train", formatter_class=raw, help="train a system on a data set", description=(
-        "Train a system. Its folder then holds checkpoint.safetensors (parameters, their average, optimiser and\n"
-        "settings) and a picture of samples every so often. Ctrl-C is safe; so is a power cut: --resume goes on\n"
-        "from the last checkpoint and ends with the same bits as a run that was never stopped.\n\n"
+        "Train a system. Its folder then holds checkpoint.safetensors (parameters, their average, optimiser\n"
+        "and settings) and a picture of samples every so often. Ctrl-C is safe; so is a power cut: --resume\n"
+        "goes on from the last checkpoint and ends with the same bits as a run that was never stopped.\n\n"
         "examples:\n"
         "  python -m refimpl train ddpm --data digits --out runs/digits\n"
         "  python -m refimpl train ddpm --data moons --steps 2000 --set rate=1e-3\n"

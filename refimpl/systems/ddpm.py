@@ -41,6 +41,7 @@ def build(config, data):
     require(0 <= config["label_dropout"] < 1, f"label_dropout must be in [0, 1), got {config['label_dropout']}")
     schedule = SCHEDULES[config["schedule"]](config["T"])
     init, net = network(config, data)
+    usual = min(50, schedule.T)
     classes, shape, bounded = data.classes, data.shape, len(data.shape) == 3
 
     def loss_and_grads(params, state, batch, key, ops):
@@ -51,7 +52,7 @@ def build(config, data):
         de, _ = diffusion.simple_loss_vjp(1.0, e, target)
         return diffusion.simple_loss(e, target), pullback(de)[0], state, {}
 
-    def sample(params, state, n, key, ops, labels=None, steps=50, guidance=0.0, eta=0.0, first=0, after=None):
+    def sample(params, state, n, key, ops, labels=None, steps=usual, guidance=0.0, eta=0.0, first=0, after=None):
         """n samples, numbered from `first` on; guidance is the paper's weight w. after: as in samplers.sample."""
         labels = wanted(labels, n, classes)
         require(classes or guidance == 0, f"guidance {guidance} needs labels, and {data.spec} has none")
@@ -84,7 +85,7 @@ def build(config, data):
                           lambda step: cosine_rate(min(step, steps - 1), steps, rate, min(config["warmup"], steps - 1)),
                           config["clip"])
     player = Player(init, loss_and_grads, optimiser, ema=config["ema"])
-    return System("ddpm", {"model": player}, sample, classes, {"steps": 50, "guidance": 0.0, "eta": 0.0})
+    return System("ddpm", {"model": player}, sample, classes, {"steps": usual, "guidance": 0.0, "eta": 0.0})
 
 
 def corruption(key, batch, T, classes, label_dropout, ops):

@@ -1,0 +1,245 @@
+"""The command line: what works, and every user's mistake as one sentence on stderr with a non-zero exit."""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+
+from refimpl import checkpoint, commands, score, train
+from refimpl.__main__ import main
+
+TINY = ["--set", "width=8", "--set", "depth=1", "--set", "T=20", "--batch", "16", "--preview-every", "0"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Folder of a small finished run on the digits."""
+    folder = tmp_path_factory.mktemp("run") / "digits"
+    assert main(["train", "ddpm", "--set", "net=mlp", *TINY, "--steps", "6", "--out", str(folder),
+                 "--preview-every", "6"]) == 0
+    return folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_judge():
+    """The digits' judge takes seconds to fit: once is enough."""
+    judge, known = score.judge, {}
+    with pytest.MonkeyPatch.context() as patch:
+        def remembered(data):
+            if data.spec not in known:
+                known[data.spec] = judge(data)
+            return known[data.spec]
+
+        patch.setattr(score, "judge", remembered)
+        yield
+
+
+@pytest.fixture
+def copy(run, tmp_path):
+    return shutil.copytree(run, tmp_path / "run")
+
+
+def refused(capsys, *argv, status=1):
+    """Run a command that must fail; returns its one sentence."""
+    capsys.readouterr()
+    assert main([str(a) for a in argv]) == status
+    out, err = capsys.readouterr()
+    lines = [line for line in err.splitlines() if line.startswith("refimpl: ")]
+    assert len(lines) == 1 and "Traceback" not in err and out == ""
+    return lines[0]
+
+
+def test_training_leaves_a_checkpoint_and_a_picture(run):
+    assert sorted(os.listdir(run)) == [train.CHECKPOINT, "samples_000006.png"]
+    assert Image.open(run / "samples_000006.png").size[0] > 300
+    meta = checkpoint.load(run / train.CHECKPOINT)[1]
+    assert meta["step"] == 6 and meta["settings"]["data"] == "digits" and meta["settings"]["width"] == 8
+
+
+def test_sample_writes_pictures_and_arrays(run, tmp_path, capsys):
+    common = ["sample", str(run), "-n", "6", "--steps", "3", "--labels", "3,8", "--guidance", "0.5", "--seed", "7"]
+    assert main([*common, "--out", str(tmp_path / "a.png")]) == 0
+    assert main([*common, "--out", str(tmp_path / "new" / "a.npz"), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert answer == {"out": str(tmp_path / "new" / "a.npz"), "n": 6, "step": 6}
+    arrays = np.load(tmp_path / "new" / "a.npz")
+    assert arrays["images"].shape == (6, 1, 8, 8) and arrays["labels"].tolist() == [3, 8, 3, 8, 3, 8]
+    assert np.abs(arrays["images"]).max() <= 1
+    assert Image.open(tmp_path / "a.png").format == "PNG"
+
+
+def test_samples_follow_the_seed_and_not_the_batch(run):
+    _, _, system, state = commands.opened(run)
+    from refimpl import ops
+    five, three, other = (commands.draw(system, state, n, key, ops, steps=2) for n, key in ((5, 1), (3, 1), (3, 2)))
+    assert np.allclose(five[:3], three, atol=1e-6) and not np.allclose(three, other, atol=0.1)
+
+
+def test_score_of_a_run_and_of_a_file(run, tmp_path, capsys):
+    assert main(["score", str(run), "--steps", "2", "--seeds", "1", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures.keys() == {"fd", "precision", "recall", "density", "coverage", "one_nn", "distance", "agreement"}
+    from refimpl import data
+    digits = data.load("digits")
+    np.savez(tmp_path / "real.npz", images=digits.train[:597], labels=digits.train_labels[:597])
+    assert main(["score", str(tmp_path / "real.npz"), "--data", "digits"]) == 0
+    out = capsys.readouterr().out
+    assert "1.30" in out and "yardsticks" in out and max(map(len, out.splitlines())) <= 100
+
+
+def test_systems_and_help(capsys):
+    assert main(["systems"]) == 0
+    text = capsys.readouterr().out
+    assert "ddpm" in text and "label_dropout=0.1" in text and max(map(len, text.splitlines())) <= 100
+    assert main(["systems", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ddpm"]["settings"]["T"] == 1000
+    for command in ([], ["train"], ["sample"], ["score"], ["systems"], ["demo"], ["show"]):
+        with pytest.raises(SystemExit) as stop:
+            main([*command, "--help"])
+        text = capsys.readouterr().out
+        assert stop.value.code == 0 and len(text) > 150 and max(map(len, text.splitlines())) <= 100
+
+
+def test_resume_continues(copy, capsys):
+    assert main(["train", "--resume", str(copy), "--steps", "9", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["step"] == 9 and answer["loss"].keys() == {"model"}
+    assert main(["train", "--resume", str(copy)]) == 0
+    assert "has all of its 9 steps already" in capsys.readouterr().err
+
+
+def test_nothing_is_overwritten(copy, capsys):
+    before = (copy / train.CHECKPOINT).read_bytes()
+    assert "already holds a run: continue it with train --resume" in refused(
+        capsys, "train", "ddpm", *TINY, "--out", copy)
+    assert (copy / train.CHECKPOINT).read_bytes() == before
+
+
+@pytest.mark.parametrize("arguments, sentence", [
+    (["train", "diffusion"], "system must be one of ddpm, "),
+    (["train"], "name a system to train, one of ddpm"),
+    (["train", "ddpm", "--backend", "abacus"], "backend must be one of reference, cpu, numba_cuda, cupy, got 'abacus'"),
+    (["train", "ddpm", "--data", "mnits"], "'mnits' is neither one of digits, moons"),
+    (["train", "ddpm", "--set", "rat=1"], "ddpm has no setting 'rat'; it has T, attention"),
+    (["train", "ddpm", "--set", "rate=fast"], "setting rate is like 0.002, got 'fast'"),
+    (["train", "ddpm", "--set", "rate"], "--set takes NAME=VALUE, got 'rate'"),
+    (["train", "ddpm", "--set", "steps=0"], "steps must be at least 1, got 0"),
+    (["train", "ddpm", "--set", "schedule=quadratic"], "schedule must be one of linear, cosine, sigmoid"),
+    (["train", "ddpm", "--set", "multipliers=[1,1,1,1,1]"], "needs sides divisible by 16"),
+    (["train", "ddpm", "--data", "moons", "--set", "net=unet"], "a U-Net needs images"),
+    (["train", "ddpm", "--set", "T=-5"], "T must be at least 1, got -5"),
+    (["train", "--resume", "nowhere"], "no such folder: nowhere"),
+    (["train", "gan", "--resume", "nowhere"], "--resume takes system from the run itself"),
+    (["sample", "nowhere"], "no such folder: nowhere"),
+    (["score", "nowhere"], "no such folder: nowhere"),
+    (["score", "nothing.npz", "--data", "digits"], "no file nothing.npz"),
+    (["score", "nothing.npz"], "scoring a file needs --data"),
+    (["show", "posteriro"], "no function 'posteriro' in the reference; did you mean posterior"),
+])
+def test_mistakes_are_one_sentence(arguments, sentence, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert sentence in refused(capsys, *arguments)
+    assert not list(tmp_path.rglob(train.CHECKPOINT))
+
+
+@pytest.mark.parametrize("arguments", [["paint"], [], ["train", "ddpm", "--steps", "0"], ["sample"],
+                                       ["train", "ddpm", "--seed", "-1"], ["sample", "x", "-n", "many"]])
+def test_wrong_usage_is_status_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2 and capsys.readouterr().err.startswith("usage: python -m refimpl")
+
+
+@pytest.mark.parametrize("arguments, sentence", [
+    (["--labels", "3,11"], "each must be in 0..9, got '11'"),
+    (["--labels", "x"], "each must be in 0..9, got 'x'"),
+    (["--steps", "21"], "steps must be in 1..20, got 21"),
+    (["--set", "eta=2"], "eta must be in [0, 1], got 2"),
+    (["--set", "speed=2"], "ddpm has no sampling option 'speed'; it has eta, guidance, steps"),
+    (["--out", "x.jpg"], "--out must end in .png (a picture) or .npz (arrays), got x.jpg"),
+    (["--out", "/proc/refimpl/x.png"], "cannot write into /proc/refimpl: no such file or directory"),
+    (["--backend", "abacus"], "backend must be one of reference"),
+])
+def test_sampling_mistakes(run, arguments, sentence, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert sentence in refused(capsys, "sample", run, *arguments)
+
+
+def test_damaged_checkpoints(copy, capsys):
+    path = copy / train.CHECKPOINT
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-10])
+    assert "is no whole safetensors file" in refused(capsys, "sample", copy)
+    save_file({"w": np.ones(2)}, path)
+    assert "no checkpoint of this project" in refused(capsys, "train", "--resume", copy)
+    path.write_bytes(whole)
+    tensors, meta = load_file(path), checkpoint.load(path)[1]
+    tensors["params/model/linear_in.bias"][0] = np.nan
+    save_file(tensors, path, {checkpoint.META: json.dumps(meta)})
+    assert "hold NaN or infinity, the first is 'params/model/linear_in.bias'" in refused(capsys, "score", copy)
+    del tensors["params/model/linear_in.bias"]
+    save_file(tensors, path, {checkpoint.META: json.dumps(meta)})
+    assert "holds the parameters of another network" in refused(capsys, "sample", copy)
+    path.unlink()
+    assert f"no checkpoint at {path}" in refused(capsys, "sample", copy)
+
+
+def test_output_that_cannot_be_written(copy, capsys):
+    assert "cannot write into" in refused(capsys, "train", "ddpm", *TINY, "--out", copy / train.CHECKPOINT / "x")
+    assert "cannot write into" in refused(capsys, "demo", "--out", copy / train.CHECKPOINT)
+
+
+def test_data_files_that_cannot_be_read(tmp_path, capsys):
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + b"\0" * 9)
+    assert "is cut off" in refused(capsys, "train", "ddpm", "--data", tmp_path, "--out", tmp_path / "run")
+    (tmp_path / "train-images-idx3-ubyte").unlink()
+    assert "holds no image" in refused(capsys, "train", "ddpm", "--data", tmp_path, "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_diverging_training_is_one_sentence(tmp_path, capsys):
+    sentence = refused(capsys, "train", "ddpm", "--data", "moons", *TINY, "--steps", "30", "--set", "rate=1e38",
+                       "--set", "clip=0", "--out", tmp_path / "run")
+    assert "of model is" in sentence and "still holds step 0" in sentence
+
+
+def test_ctrl_c_is_one_sentence_and_130(tmp_path):
+    folder = tmp_path / "run"
+    process = subprocess.Popen([sys.executable, "-m", "refimpl", "train", "ddpm", "--data", "moons", *TINY, "--steps",
+                                "1000000", "--out", str(folder)], stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (folder / train.CHECKPOINT).exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in err
+    assert err.splitlines()[-1].startswith("refimpl: interrupted at step ") and str(folder / train.CHECKPOINT) in err
+    checkpoint.load(folder / train.CHECKPOINT)
+
+
+def test_demo_from_end_to_end(tmp_path, capsys, monkeypatch):
+    """Everything the demo does, with a model that has learnt nothing; resumed, it does not train again."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(score, "count", lambda data: 100)
+    arguments = ["demo", "--steps", "1", "--sampling-steps", "1", "--seeds", "1"]
+    assert main(arguments) == 0
+    out, err = capsys.readouterr()
+    assert "yardsticks" in out and "MISSED   FDfeat" in out and "step 1 of 1" in err
+    assert max(map(len, out.splitlines())) <= 100
+    folder = tmp_path / "demo"
+    pictures = ["denoising.gif", "loss.png", "neighbours.png", "samples.png"]
+    assert sorted(os.listdir(folder)) == [train.CHECKPOINT, *pictures]
+    assert Image.open(folder / "denoising.gif").format == "GIF"
+    before = (folder / "samples.png").read_bytes()
+    (folder / "samples.png").unlink()
+    assert main([*arguments, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert "step 1 of 1" not in err and (folder / "samples.png").read_bytes() == before
+    assert json.loads(out)["figures"]["w=0.5"]["agreement"] < 0.5
+    assert "holds another run" in refused(capsys, *arguments, "--seed", "1")
