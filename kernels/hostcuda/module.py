@@ -16,6 +16,7 @@ STATIC_SHARED_LIMIT = DYNAMIC_SHARED_LIMIT = 48 << 10
 ORDERS = ("forward", "reverse", "random")
 COMPILE = ["g++", "-std=c++20", "-fPIC", "-g", "-w", "-fno-gnu-unique", "-fno-math-errno", "-ffp-contract=off"]
 CHECKED = ["-O1", "-fsanitize=thread", "-fsanitize=signed-integer-overflow,integer-divide-by-zero,shift,bounds"]
+CHECKED_PTX = ["-O1", "-fsanitize=thread", "-fsanitize=integer-divide-by-zero"]  # PTX integers wrap
 FAST = ["-O3", "-march=native"]
 
 
@@ -44,10 +45,10 @@ def compiler(arguments, what):
         raise HostCudaError(f"{what} does not compile:\n{done.stderr.strip()}")
 
 
-def build(source, name, checked):
+def build(source, name, flags):
     """Compile prepared source to a shared library, cached by a hash of all that goes into it; returns its path."""
-    ours = b"".join((HERE / f).read_bytes() for f in ("dialect.h", "half.h", "runtime.cpp", "module.py"))
-    digest = hashlib.sha256(ours + source.encode() + str(checked).encode()).hexdigest()[:24]
+    ours = b"".join((HERE / f).read_bytes() for f in ("dialect.h", "half.h", "ptx.h", "runtime.cpp", "module.py"))
+    digest = hashlib.sha256(ours + source.encode() + str(flags).encode()).hexdigest()[:24]
     folder = cache_folder()
     library = folder / f"{digest}.so"
     if library.exists():
@@ -56,7 +57,6 @@ def build(source, name, checked):
     with tempfile.TemporaryDirectory(dir=folder) as work:
         work = Path(work)
         (work / name).write_text(source)
-        flags = CHECKED if checked else FAST
         compiler([*COMPILE, *flags, "-I", str(HERE), "-x", "c++", "-c", str(work / name), "-o", str(work / "kernel.o")],
                  name)
         runtime = folder / (hashlib.sha256(ours).hexdigest()[:24] + ".o")
@@ -87,31 +87,24 @@ def prepare(code, name, name_expressions):
     ours = "cuda_fp16|cuda_bf16|mma|cuda_pipeline\\w*|cuda_runtime"  # dialect.h has what of these is supported
     body = re.sub(rf"#include\s*[<\"](?:{ours})\.h[>\"]", "", body)
     exports = "\n".join(f"HC_EXPORT({i}, {n})" for i, n in enumerate(names))
-    return f'#include "dialect.h"\n#line 1 "{name}"\n{body}\n#line 1 "launcher"\n{exports}\n', names
+    return f'#line 1 "{name}"\n{body}\n#line 1 "launcher"\n{exports}\n', names
 
 
-class RawModule:
-    """A CUDA C++ source, compiled for the CPU model. Arguments are CuPy's; checked, order, seed, time_limit are ours.
+class Module:
+    """A compiled module: its kernels by name, and how they are launched.
 
     checked: find races, out-of-bounds and uninitialised accesses before they happen (else run fast, unchecked).
     order: in which threads and blocks run: forward, reverse or random (by seed). time_limit: seconds per launch.
     """
 
-    def __init__(self, code=None, *, path=None, options=(), name_expressions=None, checked=True, order="forward",
-                 seed=0, time_limit=20.0):
-        if (code is None) == (path is None):
-            raise TypeError("RawModule: give either code or path")
+    def __init__(self, source, name, names, flags, *, checked=True, order="forward", seed=0, time_limit=20.0):
         if order not in ORDERS:
-            raise ValueError(f"RawModule: order must be one of {', '.join(ORDERS)}, got {order!r}")
-        name = Path(path).name if path else "kernel.cu"
-        code = Path(path).read_text() if path else code
-        defines = "".join(f"#define {o[2:].replace('=', ' ', 1)}\n" for o in options if o.startswith("-D"))
-        source, self.names = prepare(code, name, name_expressions)
-        self.path = build(defines + source, name, checked)
+            raise ValueError(f"hostcuda: order must be one of {', '.join(ORDERS)}, got {order!r}")
+        self.names, self.checked, self.order, self.seed, self.time_limit = names, checked, order, seed, time_limit
+        self.path = build('#include "dialect.h"\n' + source, name, flags if checked else FAST)
         self.library = ctypes.CDLL(str(self.path))
         self.library.hc_error.restype = ctypes.c_char_p
-        self.library.hc_static_bytes.restype = ctypes.c_long
-        self.checked, self.order, self.seed, self.time_limit = checked, order, seed, time_limit
+        self.library.hc_static_bytes.restype = self.library.hc_traced.restype = ctypes.c_long
 
     def get_function(self, name):
         """The kernel of that name (or name expression)."""
@@ -126,8 +119,21 @@ class RawModule:
         command = ["addr2line", "-i", "-e", str(self.path), hex(offset)]
         out = subprocess.run(command, capture_output=True, text=True).stdout
         places = [re.sub(r" \(discriminator \d+\)", "", line) for line in out.split("\n") if line and "?" not in line]
-        ours = [p for p in places if not re.search(r"/(dialect|half)\.h:|runtime\.cpp:|launcher:", p)]
+        ours = [p for p in places if not re.search(r"/(dialect|half|ptx)\.h:|runtime\.cpp:|launcher:", p)]
         return (ours or places or ["?"])[0].rsplit("/", 1)[-1]
+
+
+class RawModule(Module):
+    """A CUDA C++ source. Arguments are CuPy's; checked, order, seed, time_limit are Module's."""
+
+    def __init__(self, code=None, *, path=None, options=(), name_expressions=None, **how):
+        if (code is None) == (path is None):
+            raise TypeError("RawModule: give either code or path")
+        name = Path(path).name if path else "kernel.cu"
+        code = Path(path).read_text() if path else code
+        defines = "".join(f"#define {o[2:].replace('=', ' ', 1)}\n" for o in options if o.startswith("-D"))
+        source, names = prepare(code, name, name_expressions)
+        super().__init__(defines + source, name, names, CHECKED, **how)
 
 
 class Function:
@@ -179,6 +185,10 @@ class Function:
     def pack(self, i, code, value, arena):
         """A scalar as bytes, or an array's place in the arena, after checking it against the parameter."""
         pointer, const, kind, size = code[0] == "*", code[1:2] == "c", code.lstrip("*c")[0], int(code.lstrip("*c")[1:])
+        if kind == "?":  # PTX says how many bytes, and no more
+            if isinstance(value, np.ndarray) and value.ndim and size == 8:
+                return arena.add(value, not value.flags.writeable, i)
+            kind = "V"
         want = {"B": "bfloat16", "V": "void"}.get(kind) or np.dtype(f"{kind}{size}").name
         got = getattr(value, "dtype", None)
         if pointer:

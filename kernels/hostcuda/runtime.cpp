@@ -15,6 +15,7 @@
 #include <pthread.h>
 #include <algorithm>
 #include <random>
+#include <unordered_map>
 #include <vector>
 
 typedef uintptr_t addr;
@@ -356,6 +357,23 @@ UBSAN(mul_overflow, "signed integer overflow in a multiplication") UBSAN(negate_
 UBSAN(divrem_overflow, "division by zero") UBSAN(shift_out_of_bounds, "shift by a negative or too large amount")
 UBSAN(out_of_bounds, "index outside an array") UBSAN(vla_bound_not_positive, "array of no size")
 UBSAN(float_cast_overflow, "float out of the integer's range")
+
+// A traced launch: every access to memory as (site, warp, occurrence at that site, lane, address, bytes, write).
+struct Traced { int site, warp, block, occurrence; unsigned long address; short lane; unsigned char bytes, flags; };
+static std::vector<Traced> traced;
+static std::unordered_map<unsigned long, int> occurrences;
+void hc_trace(const void* p, int bytes, int write, int site) {
+  unsigned long lane = ((unsigned long)block_number << 44) | ((unsigned long)current << 32) | (unsigned)site;
+  Region* r = region_of((addr)p);
+  unsigned char flags = (write ? 1 : 0) | (r && r->argument < 0 ? 2 : 0);
+  addr from = r ? (r->argument < 0 ? (addr)hc_static_begin : r->low) : 0;
+  traced.push_back({site, current / 32, block_number, occurrences[lane]++, (r && r->argument < 0 ? (addr)p - from : (addr)p),
+                    (short)(current & 31), (unsigned char)bytes, flags});
+}
+long hc_traced(void* to) {                                      // copies and forgets; with null says how many
+  if (to) { memcpy(to, traced.data(), traced.size() * sizeof(Traced)); traced.clear(); occurrences.clear(); return 0; }
+  return (long)traced.size();
+}
 
 const char* hc_error() { return message; }
 unsigned long hc_static_bytes() {
