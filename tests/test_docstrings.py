@@ -28,6 +28,9 @@ def complaints(module):
         is_gradient = name.endswith("_vjp") or "grad" in name.split("_") or "gradient" in name.split("_")
         if not doc:
             sentences.append(f"{where} has no docstring")
+        elif ".systems" in module.__name__:  # a system is a composition: its papers stand once, in the module's docstring
+            if "build" in name and "arXiv" not in (module.__doc__ or ""):
+                sentences.append(f"{module.__name__} names no paper in its docstring")
         elif not is_gradient:
             sentences += [f"{where} has no '{part}' in its docstring" for part in ("Shapes:", "Source:")
                           if part not in doc]
@@ -38,6 +41,15 @@ def complaints(module):
 def test_docstrings(name):
     found = complaints(importlib.import_module(name))
     assert not found, "\n".join(["", *found])
+
+
+def test_a_system_without_a_paper_is_found():
+    def build(config, data):
+        """The system."""
+
+    planted = types.ModuleType("refimpl.systems.planted", "A system.")
+    build.__module__, planted.build = planted.__name__, build
+    assert complaints(planted) == ["refimpl.systems.planted names no paper in its docstring"]
 
 
 def test_bad_functions_are_found():
