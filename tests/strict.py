@@ -16,7 +16,7 @@ _METHODS = {"all", "any", "argmax", "argmin", "argsort", "astype", "clip", "conj
             "flatten", "max", "mean", "min", "nonzero", "prod", "ravel", "repeat", "reshape", "round", "sort",
             "squeeze", "std", "sum", "swapaxes", "take", "transpose", "var", "view"}
 
-HOST = {"signal", "noise", "lo", "hi"}  # arguments that are coefficients: host floats, one or one per sample
+HOST = {"signal", "noise", "sigma", "lo", "hi"}  # arguments that are coefficients: host floats, one or one per sample
 
 
 def to_device(value):

@@ -80,7 +80,7 @@ def _model(e, o, x_t, t, schedule):
 def hybrid_loss_vjp(dy, e, o, x0, x_t, eps, t, schedule, bins, vlb_weight=1e-3, frozen=None):
     """de from the simple loss; do from the bound, through the log variance."""
     mean, log_var = _model(e if frozen is None else frozen, o, x_t, t, schedule)
-    each = bits_per_dim(vlb_weight * schedule.T * dy / len(x0) * np.ones(len(x0)), x0)
+    each = bits_per_dim(vlb_weight * schedule.T * dy / len(x0) * np.ones(len(x0), dtype=x0.dtype, like=x0), x0)
     dlog_var = bound_term_vjp(each, x0, x_t, t, schedule, mean, log_var, bins)[1]
     return simple_loss_vjp(dy, e, eps)[0], learned_log_variance_vjp(dlog_var, o, t, schedule)
 
