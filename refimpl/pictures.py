@@ -51,7 +51,8 @@ def grid(x, captions=None, columns=10):
 def scatter(x, labels=None):
     """PNG of points (N, 2) in the plane."""
     figure, axes = _axes(5, 5)
-    axes.scatter(*x.T, s=4, c=labels, cmap="tab10" if labels is not None and np.max(labels) < 10 else "turbo")
+    colours = {} if labels is None else {"c": labels, "cmap": "tab10" if np.max(labels) < 10 else "turbo"}
+    axes.scatter(*x.T, s=4, **colours)
     axes.set_aspect("equal")
     return _figure(figure)
 
@@ -69,17 +70,16 @@ def film(frames, captions=None, columns=10, seconds=4.0):
 def losses(history):
     """PNG of {player: losses}: every step faintly, and a running mean."""
     figure, axes = _axes(7, 4)
-    for k, (name, values) in enumerate(history.items()):
+    for k, (name, values) in enumerate((n, v) for n, v in history.items() if len(v)):
         width = max(1, len(values) // 40)
         axes.plot(values, color=f"C{k}", alpha=0.25, linewidth=0.7)
-        if len(values) >= width:
-            mean = np.convolve(values, np.ones(width) / width, "valid")
-            axes.plot(np.arange(len(mean)) + width - 1, mean, color=f"C{k}", label=f"{name}, mean of {width} steps")
+        mean = np.convolve(values, np.ones(width) / width, "valid")
+        axes.plot(np.arange(len(mean)) + width - 1, mean, color=f"C{k}", label=f"{name}, mean of {width} steps")
+        axes.legend()
     axes.set_xlabel("step")
     axes.set_ylabel("loss")
     if all(np.min(values, initial=1) > 0 for values in history.values()):
         axes.set_yscale("log")
-    axes.legend()
     return _figure(figure)
 
 

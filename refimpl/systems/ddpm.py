@@ -57,16 +57,16 @@ def build(config, data):
         labels = wanted(labels, n, classes)
         require(classes or guidance == 0, f"guidance {guidance} needs labels, and {data.spec} has none")
         levels = schedules.levels(schedule, schedules.timesteps(schedule.T, steps, "trailing"))
-        pieces = []
+        like, pieces = next(iter(params["model"].values())), []
         for start in range(0, n, CHUNK):
             index = first + np.arange(start, min(start + CHUNK, n))
             predict = predictor(params["model"], None if labels is None else labels[index - first], guidance, ops)
-            x = ops.normal(fold(key, 0), index, 0, shape)
+            x = ops.normal(fold(key, 0), index, 0, shape, dtype=like.dtype, like=like)
             pieces.append(samplers.sample(
                 predict, x, levels, samplers.ddim(eta), ops=ops, prediction=config["prediction"],
                 guidance=scale_of_weight(guidance), clip=(-1, 1) if bounded else None, rederive_eps=bounded,
                 key=fold(key, 1), index=index, after=after))
-        x = np.concatenate(pieces) if pieces else np.zeros((0, *shape), np.float32)
+        x = np.concatenate(pieces) if pieces else np.zeros((0, *shape), like.dtype)
         return np.clip(x, -1, 1) if bounded else x
 
     def predictor(params, labels, guidance, ops):

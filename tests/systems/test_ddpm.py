@@ -1,0 +1,124 @@
+"""DDPM as a system: the gradient of its loss, what a step draws, and samples in closed form."""
+import numpy as np
+import pytest
+
+from refimpl import data, ops, train
+from refimpl.equations import schedules
+from refimpl.systems import ddpm
+
+IMAGES = data.Data("made up", np.linspace(-1, 1, 6 * 2 * 4 * 4).reshape(6, 2, 4, 4), np.arange(6) % 3,
+                   np.zeros((1, 2, 4, 4)), np.zeros(1, int), 3, None)
+POINTS = IMAGES._replace(train=np.linspace(-1, 1, 12).reshape(6, 2), test=np.zeros((1, 2)))
+SMALL = {"channels": 8, "width": 8, "depth": 1, "T": 40, "attention": [2]}
+
+
+def built(samples, rng=None, **changes):
+    """System and parameters in float64; with rng, random in place of the zeros that a network starts with."""
+    config = ddpm.defaults(samples) | SMALL | changes
+    system = ddpm.build(config, samples)
+    params, _ = system.players["model"].init(0)
+    params = {k: p.astype(np.float64) for k, p in params.items()}
+    if rng is not None:
+        params = {k: p + 0.1 * rng.standard_normal(p.shape) for k, p in params.items()}
+    return system, {"model": params}
+
+
+@pytest.mark.parametrize("samples", [IMAGES, POINTS], ids=["unet", "mlp"])
+@pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
+def test_gradient_of_the_loss(samples, prediction, rng):
+    system, params = built(samples, rng, prediction=prediction)
+    batch, state = train.Batch(samples.train, samples.train_labels), {"model": {}}
+    loss_and_grads = system.players["model"].loss_and_grads
+    direction = {k: rng.standard_normal(p.shape) for k, p in params["model"].items()}
+
+    def at(h):
+        moved = {"model": {k: p + h * direction[k] for k, p in params["model"].items()}}
+        return loss_and_grads(moved, state, batch, 5, ops)
+
+    loss, grads, after, _ = at(0.0)
+    difference = lambda h: (at(h)[0] - at(-h)[0]) / (2 * h)
+    slope = (4 * difference(1e-5) - difference(2e-5)) / 3  # the error's first term cancels
+    assert after is state and loss > 0 and grads.keys() == params["model"].keys()
+    assert abs(sum(np.sum(g * direction[k]) for k, g in grads.items()) - slope) < 1e-7 * max(1, abs(slope))
+
+
+def test_the_loss_of_a_network_that_says_nothing_is_the_power_of_the_noise():
+    system, params = built(IMAGES)
+    big = IMAGES._replace(train=np.tile(IMAGES.train, (200, 1, 1, 1)), train_labels=np.tile(IMAGES.train_labels, 200))
+    loss, *_ = system.players["model"].loss_and_grads(
+        params, {"model": {}}, train.Batch(big.train, big.train_labels), 5, ops)
+    assert abs(loss - 1) < 0.03
+
+
+def test_what_a_step_draws():
+    x = np.zeros((40, 2), np.float32)
+    batch = train.Batch(x, np.arange(40) % 3)
+    draws = [ddpm.corruption(key, batch, 40, 3, 0.1, ops) for key in range(200)]
+    for t, eps, labels in draws:
+        assert sorted(t) == list(range(1, 41))  # as many samples as times: each time once
+        assert eps.dtype == np.float32 and np.all((labels == batch.labels) | (labels == 3))
+    assert len({tuple(t) for t, _, _ in draws}) == 40
+    dropped = np.mean([labels == 3 for _, _, labels in draws])
+    assert abs(dropped - 0.1) < 4 * (0.1 * 0.9 / 8000) ** 0.5
+    noise = np.stack([eps for _, eps, _ in draws])
+    assert abs(noise.mean()) < 0.03 and abs(noise.std() - 1) < 0.03
+    # no draw takes another's words
+    assert abs(np.corrcoef([t[0] for t, _, _ in draws], noise[:, 0, 0])[0, 1]) < 0.3
+    assert np.all(ddpm.corruption(0, batch, 40, 3, 0.0, ops)[2] == batch.labels)
+    assert ddpm.corruption(0, train.Batch(x, None), 40, 0, 0.1, ops)[2] is None
+
+
+def test_samples_of_a_network_that_says_nothing():
+    """v = 0 rotates x by the angle between two levels: each step multiplies by its cosine."""
+    system, params = built(POINTS)
+    x = system.sample(params, {}, 5, 11, ops, steps=4)
+    levels = schedules.levels(schedules.cosine(40), schedules.timesteps(40, 4, "trailing"))
+    start = ops.normal(ops.fold(11, 0), np.arange(5), 0, (2,))
+    np.testing.assert_allclose(x, start * np.prod(np.sum(levels[1:] * levels[:-1], axis=1)), rtol=1e-5)
+
+
+def test_samples_do_not_depend_on_the_chunk(monkeypatch, rng):
+    system, params = built(IMAGES, rng)
+    params = {"model": {k: p.astype(np.float32) for k, p in params["model"].items()}}
+    whole = system.sample(params, {}, 7, 1, ops, steps=3, eta=1.0, guidance=0.5)
+    monkeypatch.setattr(ddpm, "CHUNK", 3)
+    np.testing.assert_allclose(system.sample(params, {}, 7, 1, ops, steps=3, eta=1.0, guidance=0.5), whole, atol=1e-5)
+    later = system.sample(params, {}, 4, 1, ops, labels=np.array([0, 1, 2, 0]), steps=3, eta=1.0, guidance=0.5, first=3)
+    np.testing.assert_allclose(later, whole[3:], atol=1e-5)
+    assert whole.shape == (7, 2, 4, 4) and np.abs(whole).max() <= 1
+    assert not np.allclose(system.sample(params, {}, 7, 1, ops, steps=3, guidance=0.5), whole, atol=1e-3)
+    assert not np.allclose(system.sample(params, {}, 7, 2, ops, steps=3, eta=1.0, guidance=0.5), whole, atol=1e-3)
+
+
+def test_guidance_weight(rng):
+    """w = -1 is the unconditional model, which no label moves; the plain conditional one is w = 0."""
+    system, params = built(POINTS, rng)
+    params = {"model": {k: p.astype(np.float32) for k, p in params["model"].items()}}
+    a, b = (system.sample(params, {}, 4, 1, ops, labels=np.full(4, k), steps=3, guidance=-1.0) for k in (0, 2))
+    np.testing.assert_allclose(a, b, atol=1e-5)
+    c, d = (system.sample(params, {}, 4, 1, ops, labels=np.full(4, k), steps=3) for k in (0, 2))
+    assert np.abs(c - d).max() > 1e-3
+    near = system.sample(params, {}, 4, 1, ops, labels=np.full(4, 0), steps=3, guidance=1e-6)
+    np.testing.assert_allclose(near, c, atol=1e-4)
+
+
+def test_what_is_refused(rng):
+    system, params = built(POINTS, rng)
+    with pytest.raises(ValueError, match=r"labels must be 2 integers in 0\.\.2, got \[0 3\]"):
+        system.sample(params, {}, 2, 0, ops, labels=np.array([0, 3]))
+    with pytest.raises(ValueError, match="labels must be 2 integers"):
+        system.sample(params, {}, 2, 0, ops, labels=np.array([0]))
+    unlabelled, params = built(POINTS._replace(train_labels=None, test_labels=None, classes=0), rng)
+    with pytest.raises(ValueError, match="knows no classes"):
+        unlabelled.sample(params, {}, 2, 0, ops, labels=np.array([0, 1]))
+    with pytest.raises(ValueError, match=r"guidance 1\.0 needs labels"):
+        unlabelled.sample(params, {}, 2, 0, ops, guidance=1.0)
+    for changes, message in [({"net": "cnn"}, "net must be 'unet' or 'mlp'"), ({"prediction": "z"}, "prediction must"),
+                             ({"label_dropout": 1.0}, "label_dropout must be in"), ({"depth": 0}, "depth must be")]:
+        with pytest.raises(ValueError, match=message):
+            built(POINTS, **changes)
+
+
+def test_no_samples_are_no_samples():
+    system, params = built(POINTS)
+    assert system.sample(params, {}, 0, 0, ops).shape == (0, 2)
