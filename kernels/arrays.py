@@ -40,6 +40,10 @@ def order(x):
 
 def flat(x):
     """x's elements in C order, one axis; a view where x is C-contiguous."""
+    if x.size and order(x) == "channels_last":
+        y = np.empty(x.size, np.float32)
+        _transpose(y, np.moveaxis(x, 1, -1).reshape(-1), x.shape[0], x[0, 0].size, x.shape[1])
+        return y
     return np.ascontiguousarray(x).reshape(-1)
 
 
@@ -69,5 +73,5 @@ def write(out, memory_order, inputs, compute):
 
 
 def supported(*arrays):
-    """Whether all (None aside) are NumPy arrays of native float32: what the kernels take; the reference takes the rest."""
+    """Whether all (None aside) are NumPy arrays of native float32: what kernels take; the reference takes the rest."""
     return all(a is None or (type(a) is np.ndarray and a.dtype == np.float32 and a.dtype.isnative) for a in arrays)

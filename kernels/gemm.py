@@ -1,10 +1,9 @@
-"""The matrix product under the cpu backend's convolutions and attention, in Numba: no BLAS, so no second pool of threads.
+"""The matrix product under the cpu backend's kernels, in Numba: no BLAS, so no second pool of threads.
 
 A tile of the result, ROWS by COLUMNS, stays in registers while one loop over k reads a column of A, element by
 element, and a row of B (Goto and van de Geijn 2008, ACM TOMS 34(3)). B comes in panels of COLUMNS columns, so that its
 rows are contiguous; A is read where it lies, by rows or transposed, so that it needs no packing.
 """
-from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -77,7 +76,7 @@ def product(m, n, k, a, a_row, a_k, b, b_panel, b_k, c, c_row, base, base_row, e
         for i in range(0, m, ROWS):
             rows = min(ROWS, m - i)
             to, to_row, start = c + 4 * (i * c_row + j), c_row, base + 4 * (i * base_row + j) if base != 0 else 0
-            whole = rows == ROWS and (columns == COLUMNS or columns == WIDTH)
+            whole = rows == ROWS and columns in (COLUMNS, WIDTH)
             if not whole:
                 to, to_row, start = edge, COLUMNS, 0
             if columns > WIDTH:

@@ -107,7 +107,7 @@ def threads():
 
 
 def scratch(size, dtype=np.float32):
-    """Uninitialised memory on a cache line's boundary, the same for every call in a Python thread: it stays in cache."""
+    """Uninitialised memory on a cache line's boundary, the same at every call of a Python thread: it stays in cache."""
     buffers = _local.__dict__.setdefault("buffers", {})
     if dtype not in buffers or buffers[dtype].size < size:
         itemsize = np.dtype(dtype).itemsize

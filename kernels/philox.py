@@ -20,7 +20,7 @@ _LOW, _HALF = np.uint64(2**32 - 1), np.uint64(32)
 
 @helper
 def _words(w0, w1, w2, w3, first, index, draw, k0, k1):
-    """The words of counters (first + i, index, draw, 0): 32-bit values in uint64, so that products need no wider type."""
+    """Words of counters (first + i, index, draw, 0): 32-bit values in uint64, so that products need no wider type."""
     for i in range(w0.size):
         c0, c1, c2, c3 = first + np.uint64(i), index, draw, np.uint64(0)
         a, b = k0, k1

@@ -123,7 +123,7 @@ def store(typing, at, v):
 
 @intrinsic
 def load_first(typing, at, count, other):
-    """The first `count` < WIDTH numbers from an address, the rest from another vector; touches no memory behind them."""
+    """The first `count` < WIDTH numbers from an address, the rest from a vector; touches no memory behind them."""
     def code(context, builder, sig, args):
         return llvm_call(builder, f"llvm.masked.load.v{WIDTH}f32.p0", LANES, pointer(builder, args[0], LANES), I32(4),
                          _mask(builder, args[1]), args[2])
@@ -195,7 +195,7 @@ def clip(typing, v, low, high):
 # exp on [-ln 2/2, ln 2/2]: 1 + r + r^2 p(r), minimax coefficients of the Cephes library (Moshier 1992, expf).
 _EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
 _LOWEST, _HIGHEST = -87.33, 88.37  # where 2^n below is a normal number
-_ROUND = 1.5 * 2**23  # x + this - this is x rounded; the sum's low bits are the integer, in a NaN's stead nothing harmful
+_ROUND = 1.5 * 2**23  # x + this - this is x rounded; the low bits of the sum are that integer
 
 
 @intrinsic

@@ -111,7 +111,7 @@ def windows_product(y, x, weights, bias, geometry):
 def _filter_gradient(dw, db, x, dy, sums, memory, geometry, block, workers):
     """dw (o, c, r, s) = dy times the windows of x, summed over pixels; db = sum of dy. A worker takes a range of the
     window's elements over all pixels, so that no sum depends on the number of workers."""
-    n, h, w, c, ho, wo, o, r, s, _, _, _, _, _, _, groups = geometry
+    n, _, _, c, ho, wo, o, r, s, _, _, _, _, _, _, groups = geometry
     pixels, channels, own = n * ho * wo, c // groups, o // groups
     depth, pitch = r * s * channels, -(-own // WIDTH) * WIDTH
     units = -(-depth // ROWS)
@@ -131,7 +131,8 @@ def _filter_gradient(dw, db, x, dy, sums, memory, geometry, block, workers):
                     for i in range(last - first):
                         copy(packed + 4 * i * pitch, b + 4 * i * o, own)
                     b, b_k = packed, pitch
-                product(stop - start, own, last - first, a, 1, row, b, COLUMNS, b_k, to, own, to if first else 0, own, edge)
+                product(stop - start, own, last - first, a, 1, row, b, COLUMNS, b_k, to, own, to if first else 0, own,
+                        edge)
             for k in range(start, stop):
                 tap, channel = k // channels, k % channels
                 for i in range(own):
@@ -158,8 +159,9 @@ def filter_gradient(dw, db, x, dy, geometry):
     """dw (g o, c, r, s) flat in C order, and db unless it is empty."""
     n, _, _, c, ho, wo, o, r, s, *_, groups = geometry
     depth, own = r * s * (c // groups), o // groups
-    workers = min(threads(), -(-depth // ROWS))
-    row, pitch = -(-(-(-depth // ROWS)) // workers) * ROWS, -(-own // WIDTH) * WIDTH
+    units = -(-depth // ROWS)
+    workers = min(threads(), units)
+    row, pitch = -(-units // workers) * ROWS, -(-own // WIDTH) * WIDTH
     block = max(1, min(CACHE // (row + pitch), n * ho * wo))
     _filter_gradient(dw, db, x, dy, np.empty(groups * depth * own, np.float32),
                      scratch(workers * (EDGE + block * (row + pitch) + ROWS)), geometry, block, workers)
@@ -189,14 +191,16 @@ def _windows_scatter(x, y, weights, bias, memory, geometry, block, workers):
                 for pixel in range(first, last):  # into rows that may be read up to a whole number of ROWS
                     copy(a + 4 * (pixel - first) * own,
                          address(y) + 4 * ((image * pixels + pixel) * o + group * own), own)
-                product(last - first, wide, own, a, own, 1, address(weights) + 4 * (group * strips + strip) * own * wide,
-                        own * COLUMNS, COLUMNS, products, wide, 0, 0, edge)
+                product(last - first, wide, own, a, own, 1,
+                        address(weights) + 4 * (group * strips + strip) * own * wide, own * COLUMNS, COLUMNS,
+                        products, wide, 0, 0, edge)
                 for pixel in range(first, last):
                     for tap in range(r * s):
                         i = pixel // wo * down - top + tap // s * dilate_r
                         k = pixel % wo * right - left + tap % s * dilate_s
                         if 0 <= i < h and 0 <= k < w:
-                            at, source = to + 4 * (i * w + k) * c, products + 4 * ((pixel - first) * wide + tap * COLUMNS)
+                            at = to + 4 * (i * w + k) * c
+                            source = products + 4 * ((pixel - first) * wide + tap * COLUMNS)
                             for j in range(0, count, WIDTH):
                                 v = load_up_to(at + 4 * j, count - j) + load(source + 4 * j)
                                 store_up_to(at + 4 * j, v, count - j)

@@ -74,8 +74,10 @@ def retrieval(d, n, h, length, keys, size, width):
     ids = d.rng.permutation(np.arange(keys) // 2)
     code = 32.0 * (2 * (ids[:, None] >> np.arange(size) & 1) - 1)  # (S, d)
     k = np.broadcast_to(code, (n, h, keys, size)).copy()
-    q = code[d.rng.integers(keys, size=(n, h, length))]
-    return q, k, d.rng.integers(1, 5, (n, h, keys, width)).astype(np.float64), None
+    wanted = d.rng.integers(keys, size=(n, h, length))
+    ends = np.array([keys - 1, 0, *(e for b in (16, 32, 64, 128, 256, 512) for e in (b - 1, b) if e < keys)])
+    wanted[..., :ends.size] = ends[:length]  # the last key, the first, and those at the ends of usual blocks
+    return code[wanted], k, d.rng.integers(1, 5, (n, h, keys, width)).astype(np.float64), None
 
 
 def weights(q, k, mask, causal, scale, arithmetic, proof):
@@ -176,7 +178,7 @@ def slices(args, options, budget):
 
 
 def slips(args, options):
-    """A causal limit off by one or aligned at the other end; a scale of 1/d."""
+    """A causal limit off by one or aligned at the other end; usual slips of the scale."""
     q, k, v, mask = args
     length, keys = q.shape[2], k.shape[2]
     rows, columns = np.arange(length)[:, None], np.arange(keys)
@@ -185,7 +187,11 @@ def slips(args, options):
                            ("as if query i saw keys j < i only", rows > columns),
                            ("as if the causal limit were aligned at the last key", rows + keys - length >= columns)):
             yield text, (q, k, v, seen if mask is None else seen & mask), options | {"causal": False}
+    scale = max(1, q.shape[3]) ** -0.5 if options["scale"] is None else options["scale"]
     yield "as if logits were scaled by 1/d", args, options | {"scale": 1 / max(1, q.shape[3])}
+    for text, factor in (("1.01", 1.01), ("0.99", 0.99), ("log2(e)", math.log2(math.e)), ("ln(2)", math.log(2)),
+                         ("2", 2.0), ("1/2", 0.5), ("-1", -1.0)):
+        yield f"as if logits were {text} times what they should be", args, options | {"scale": scale * factor}
 
 
 contract(Contract("attention", ops.attention, ("y",), FAMILIES, cases, dict.fromkeys(("direct", "flash"), bound), flops,

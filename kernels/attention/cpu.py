@@ -7,15 +7,32 @@ import numpy as np
 from numba import int64, prange, types, uint8
 
 from ..contract import Kernel, register
-from ..gemm import COLUMNS, ROWS, product
+from ..gemm import COLUMNS, product
 from ..jit import BOOL, FLOAT, INT, OUT, helper, kernel, scratch, threads
-from ..simd import WIDTH, address, clear, copy, exp, fma, largest, load, load_first, load_up_to, maximum, put, splat, store
-from ..simd import store_up_to, total, transpose, where_less
+from ..simd import (
+    WIDTH,
+    address,
+    clear,
+    exp,
+    largest,
+    load,
+    load_first,
+    load_up_to,
+    maximum,
+    put,
+    splat,
+    store,
+    store_up_to,
+    total,
+    transpose,
+    where_less,
+)
 from ..windows import EDGE
 
 QUERIES, KEYS = 48, 256  # of a block; QUERIES is a multiple of ROWS
 PITCH = KEYS + WIDTH  # of a row of logits: not a power of two, whose rows would share a cache set
 PLACE = types.UniTuple(int64, 4)  # an array (N, h, L, d): its address and the steps of its first three axes, in bytes
+BYTES = types.Array(uint8, 1, "C", readonly=True)
 MASK = types.UniTuple(int64, 4)  # steps of the mask's axes, 0 where it broadcasts
 
 
@@ -25,7 +42,7 @@ def chain(keys):
 
 
 @helper
-def _rows(to, pitch, place, n, h, first, last, width, rows, scale):
+def pack_rows(to, pitch, place, n, h, first, last, width, rows, scale):
     """Rows first..last of a head, times scale, to a dense block with zeros up to the pitch and up to `rows`."""
     source, factor = place[0] + n * place[1] + h * place[2], splat(scale)
     for i in range(first, last):
@@ -35,7 +52,7 @@ def _rows(to, pitch, place, n, h, first, last, width, rows, scale):
 
 
 @helper
-def _back(place, n, h, first, last, width, source, pitch, scale):
+def unpack_rows(place, n, h, first, last, width, source, pitch, scale):
     """The first `width` columns of a dense block, times scale, to rows first..last of a head."""
     to, factor = place[0] + n * place[1] + h * place[2], splat(scale)
     for i in range(first, last):
@@ -44,7 +61,7 @@ def _back(place, n, h, first, last, width, source, pitch, scale):
 
 
 @helper
-def _transposed(to, source, pitch, rows):
+def packed_transpose(to, source, pitch, rows):
     """A dense block (rows, pitch), rows whole panels, as panels of its transpose: (rows/COLUMNS, pitch, COLUMNS)."""
     for i in range(0, rows, WIDTH):
         for j in range(0, pitch, WIDTH):
@@ -53,7 +70,7 @@ def _transposed(to, source, pitch, rows):
 
 
 @helper
-def _hide(s, rows, count, query, key, causal, mask, start, steps):
+def hide(s, rows, count, query, key, causal, mask, start, steps):
     """Put -infinity where query rows query.. may not see keys key..; the mask of this head begins at `start`."""
     for i in range(rows):
         if causal:
@@ -67,7 +84,7 @@ def _hide(s, rows, count, query, key, causal, mask, start, steps):
 
 
 @helper
-def _softmax(s, i, count, top):
+def softmax_row(s, i, count, top):
     """exp(s - m) of row i in place, m the larger of its maximum and `top`; m, or 0 for -infinity, and the sum."""
     row, low = s + 4 * i * PITCH, splat(-np.inf)
     m = splat(top)
@@ -84,7 +101,7 @@ def _softmax(s, i, count, top):
 
 
 @helper
-def _decay(old, new):
+def decay_of(old, new):
     """exp(old - new) for maxima; 0 where old is -infinity."""
     return largest(exp(splat(old - new))) if old > -np.inf else np.float32(0)
 
@@ -95,8 +112,7 @@ def _scale_row(row, width, factor):
         store(row + 4 * j, load(row + 4 * j) * splat(factor))
 
 
-@kernel((PLACE, PLACE, PLACE, PLACE, types.Array(uint8, 1, "C", readonly=True), MASK, BOOL, FLOAT, OUT, INT, INT, INT, INT,
-         INT, INT, INT))
+@kernel((PLACE, PLACE, PLACE, PLACE, BYTES, MASK, BOOL, FLOAT, OUT, INT, INT, INT, INT, INT, INT, INT))
 def _forward(out, q, k, v, mask, steps, causal, scale, memory, n, h, length, keys, d, e, workers):
     """Blocks of queries, shared out to the workers; keys and values are packed when the head changes."""
     deep, wide = -(-d // WIDTH) * WIDTH, -(-e // WIDTH) * WIDTH
@@ -114,11 +130,11 @@ def _forward(out, q, k, v, mask, steps, causal, scale, memory, n, h, length, key
             head, first = task // blocks, task % blocks * QUERIES
             last = min(first + QUERIES, length)
             if head != held:  # rows go where the values will be, and from there to panels
-                _rows(packed_v, deep, k, head // h, head % h, 0, keys, d, padded, np.float32(1))
-                _transposed(packed_k, packed_v, deep, padded)
-                _rows(packed_v, wide, v, head // h, head % h, 0, keys, e, keys, np.float32(1))
+                pack_rows(packed_v, deep, k, head // h, head % h, 0, keys, d, padded, np.float32(1))
+                packed_transpose(packed_k, packed_v, deep, padded)
+                pack_rows(packed_v, wide, v, head // h, head % h, 0, keys, e, keys, np.float32(1))
                 held = head
-            _rows(queries, deep, q, head // h, head % h, first, last, d, last - first, scale)
+            pack_rows(queries, deep, q, head // h, head % h, first, last, d, last - first, scale)
             clear(o, QUERIES * wide)
             for i in range(last - first):
                 state[i], state[QUERIES + i] = -np.inf, 0
@@ -127,31 +143,31 @@ def _forward(out, q, k, v, mask, steps, causal, scale, memory, n, h, length, key
                 product(last - first, count, d, queries, deep, 1, packed_k + 4 * key * deep, deep * COLUMNS, COLUMNS,
                         s, PITCH, 0, 0, edge)
                 if causal or mask.size:
-                    _hide(s, last - first, count, first, key, causal, mask, head // h * steps[0] + head % h * steps[1],
+                    hide(s, last - first, count, first, key, causal, mask, head // h * steps[0] + head % h * steps[1],
                           steps)
                 for i in range(last - first):
-                    top, whole = _softmax(s, i, count, state[i])
+                    top, whole = softmax_row(s, i, count, state[i])
                     if key:
-                        decay = _decay(state[i], top)
+                        decay = decay_of(state[i], top)
                         whole += state[QUERIES + i] * decay
                         _scale_row(o + 4 * i * wide, wide, decay)
                     state[i], state[QUERIES + i] = top, whole
-                product(last - first, wide, count, s, PITCH, 1, packed_v + 4 * key * wide, COLUMNS, wide, o, wide, o, wide,
-                        edge)
+                product(last - first, wide, count, s, PITCH, 1, packed_v + 4 * key * wide, COLUMNS, wide, o, wide, o,
+                        wide, edge)
             for i in range(last - first):
                 whole = state[QUERIES + i]
                 _scale_row(o + 4 * i * wide, wide, np.float32(1) / whole if whole != 0 else np.float32(0))
-            _back(out, head // h, head % h, first, last, e, o, wide, np.float32(1))
+            unpack_rows(out, head // h, head % h, first, last, e, o, wide, np.float32(1))
 
 
-def _place(x):
+def place(x):
     """x, or a copy whose last axis is contiguous, and where that is."""
     if x.shape[-1] != 1 and x.strides[-1] != 4:
         x = np.ascontiguousarray(x)
     return x, (x.ctypes.data, *x.strides[:3])
 
 
-def _masked(mask):
+def masked(mask):
     """The mask as flat bytes, and its steps in the logits' shape."""
     if mask is None:
         return np.empty(0, np.uint8), (0, 0, 0, 0)
@@ -160,7 +176,7 @@ def _masked(mask):
             tuple(step if size > 1 else 0 for step, size in zip(mask.strides, mask.shape)))
 
 
-def _apart(out, inputs):
+def apart(out, inputs):
     """out, or memory in its stead where its last axis is not contiguous or it shares memory with an input."""
     clash = any(np.may_share_memory(out, x) for x in inputs if x is not None)
     return np.empty(out.shape, np.float32) if clash or (out.shape[-1] != 1 and out.strides[-1] != 4) else out
@@ -172,12 +188,12 @@ def attention(out, q, k, v, mask=None, causal=False, scale=None):
     if not out.size:
         return
     scale = max(d, 1) ** -0.5 if scale is None else float(scale)
-    to = _apart(out, (q, k, v, mask))
-    held, places = zip(*map(_place, (to, q, k, v)))  # held: what the addresses in places point to stays alive
+    to = apart(out, (q, k, v, mask))
+    _alive, places = zip(*map(place, (to, q, k, v)))  # what the addresses in places point to
     deep, wide, padded = -(-d // WIDTH) * WIDTH, -(-e // WIDTH) * WIDTH, -(-keys // COLUMNS) * COLUMNS
     workers = min(threads(), n * h * -(-length // QUERIES))
     size = 2 * QUERIES + EDGE + QUERIES * (PITCH + deep + wide) + padded * (deep + max(deep, wide))
-    _forward(*places, *_masked(mask), bool(causal), scale, scratch(workers * size), n, h, length,
+    _forward(*places, *masked(mask), bool(causal), scale, scratch(workers * size), n, h, length,
              keys, d, e, workers)
     if to is not out:
         out[...] = to

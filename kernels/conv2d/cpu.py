@@ -43,7 +43,6 @@ def _dx(dx, dy, w, numbers):
 def vjp(out, dy, x, w, b, numbers, gradient_x):
     """Fill out = (dx, dw, db); gradient_x(dx, dy, w, numbers) is the algorithm for the first."""
     dx, dw, db = out
-    n, _, _, c = numbers[:4]
     dy_flat = channels_last(dy)
     if dx.size:
         write(dx, "channels_last", (dy, x, w, b), lambda to: gradient_x(to, dy_flat, w, numbers))
@@ -64,10 +63,17 @@ def conv2d_vjp(out, dy, x, w, b=None, stride=1, padding=0, dilation=1, groups=1)
 
 
 def fits_winograd(numbers):
-    """Whether Winograd's algorithm computes this convolution and its dx: 3x3, stride 1, channels in whole vectors."""
-    _, _, _, c, _, _, o, r, s, down, right, top, left, dilate_r, dilate_s, groups = numbers
-    return ((r, s, down, right, dilate_r, dilate_s, groups) == (3, 3, 1, 1, 1, 1, 1) and max(top, left) <= 2
-            and c % WIDTH == 0 and o % WIDTH == 0)
+    """Whether Winograd's algorithm computes this convolution and its dx."""
+    r, s, down, right, top, left, dilate_r, dilate_s, groups = numbers[7:]
+    return (r, s, down, right, dilate_r, dilate_s, groups) == (3, 3, 1, 1, 1, 1, 1) and max(top, left) <= 2
+
+
+def prefers_winograd(numbers):
+    """Whether Winograd's algorithm fits and takes less work: products, and the transforms of tiles and filters."""
+    n, _, _, c, ho, wo, o, *_ = numbers
+    tiles = n * -(-ho // 4) * -(-wo // 4)
+    work = 36 * tiles * c * o + 200 * tiles * (c + o) + 60 * c * o
+    return fits_winograd(numbers) and c % WIDTH == o % WIDTH == 0 and work < 9 * n * ho * wo * c * o
 
 
 def conv2d_winograd(out, x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
@@ -89,6 +95,8 @@ def conv2d_winograd_vjp(out, dy, x, w, b=None, stride=1, padding=0, dilation=1, 
     vjp(out, dy, x, w, b, geometry(x.shape, w.shape, dy.shape[2:], stride, padding, dilation, groups), _winograd_dx)
 
 
-WHOLE = {"window": 3, "stride": 1, "dilation": 1, "groups": 1}
 register(Kernel("conv2d", "cpu", "im2col", conv2d, layout="channels_last"))
 register(Kernel("conv2d_vjp", "cpu", "im2col", conv2d_vjp, layout="channels_last"))
+for _name, _function in (("conv2d", conv2d_winograd), ("conv2d_vjp", conv2d_winograd_vjp)):
+    register(Kernel(_name, "cpu", "winograd", _function, layout="channels_last",
+                    where={"window": 3, "stride": 1, "dilation": 1, "groups": 1}))

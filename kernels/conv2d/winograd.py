@@ -1,4 +1,4 @@
-r"""Winograd's minimal convolution F(4x4, 3x3) on the CPU: 36 products of channels for 16 outputs, which take 144 directly.
+r"""Winograd's minimal convolution F(4x4, 3x3) on the CPU: 36 products for 16 outputs, which take 144 directly.
 
 $$y = A^\top \Big[ \sum_c (G g_c G^\top) \odot (B^\top d_c B) \Big] A$$
 
@@ -92,7 +92,8 @@ def _transform(line, size):
     return transform
 
 
-_transform_input, _transform_filter, _transform_output = _transform(_input, 6), _transform(_filter, 3), _transform(_output, 6)
+_transform_input, _transform_filter = _transform(_input, 6), _transform(_filter, 3)
+_transform_output = _transform(_output, 6)
 
 
 @kernel((OUT, IN, INT, INT))
@@ -154,10 +155,12 @@ def _winograd(y, x, transformed, bias, memory, n, h, w, c, ho, wo, o, top, left,
             last = min(first + block, stop)
             for tile in range(first, last):
                 image, i, j = tile // (down * across), tile // across % down * 4, tile % across * 4
-                _load_tile(loaded + 4 * (tile - first) * c, block * c, address(x), image, i - top, j - left, h, w, c, patch)
+                _load_tile(loaded + 4 * (tile - first) * c, block * c, address(x), image, i - top, j - left, h, w, c,
+                           patch)
             for f in range(36):
-                product(last - first, o, c, loaded + 4 * f * block * c, c, 1, address(transformed)
-                        + 4 * f * strips * c * COLUMNS, c * COLUMNS, COLUMNS, products + 4 * f * block * o, o, 0, 0, edge)
+                product(last - first, o, c, loaded + 4 * f * block * c, c, 1,
+                        address(transformed) + 4 * f * strips * c * COLUMNS, c * COLUMNS, COLUMNS,
+                        products + 4 * f * block * o, o, 0, 0, edge)
             for tile in range(first, last):
                 image, i, j = tile // (down * across), tile // across % down * 4, tile % across * 4
                 _store_tile(address(y), products + 4 * (tile - first) * o, block * o, image, i, j, ho, wo, o,
@@ -166,8 +169,16 @@ def _winograd(y, x, transformed, bias, memory, n, h, w, c, ho, wo, o, top, left,
 
 def winograd(y, x, w, bias, geometry, back=False):
     """y (n, ho, wo, o) of x (n, h, w, c), flat; back: w is (C, O, 3, 3), transposed and turned, for dx."""
-    n, h, wide, c, ho, wo, o, *_ = geometry
+    n, h, wide, c, ho, wo, o, *rest = geometry
     top, left = geometry[11:13]
+    if c % WIDTH or o % WIDTH:  # whole vectors of channels, the new ones 0
+        more_c, more_o = -c % WIDTH, -o % WIDTH
+        whole = np.empty(y.size // o * (o + more_o), np.float32)
+        winograd(whole, np.pad(x.reshape(-1, c), ((0, 0), (0, more_c))).reshape(-1),
+                 np.pad(w, ((0, more_c if back else more_o), (0, more_o if back else more_c), (0, 0), (0, 0))),
+                 np.pad(bias, (0, more_o if bias.size else 0)), (n, h, wide, c + more_c, ho, wo, o + more_o, *rest), back)
+        y[...] = whole.reshape(-1, o + more_o)[:, :o].reshape(-1)
+        return
     packed = filters(w, 1, transposed=back, turned=back)
     transformed = np.empty(4 * packed.size, np.float32)
     _transform_filters(transformed, packed, panels(o), c)

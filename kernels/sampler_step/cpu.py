@@ -69,7 +69,7 @@ def _step(x_s, x0, x, e_c, e_u, z, history, coefficients, random, words, noise, 
 _NONE = np.empty(0, np.float32)
 
 
-def _launch(x_s, x0, x, e_c, e_u, z, history, coefficients):
+def launch(x_s, x0, x, e_c, e_u, z, history, coefficients):
     """Coefficients: one number or (N,) per column. All arrays flat and C-ordered but for x, which gives the shape."""
     n, m = x.shape[0], x[0].size
     table = np.empty((n, len(coefficients)), np.float32)
@@ -95,16 +95,8 @@ def sampler_step(out, x, e_c, e_u=None, w=1.0, *, a, b, lo=None, hi=None, c_x=0.
     z = None if sigma == 0 else z
     row = (w, a, b, -np.inf if lo is None else lo, np.inf if hi is None else hi, c_x, c_0, c_e, sigma, *c_h)
     inputs = [x, e_c, e_u, *history, None if isinstance(z, tuple) else z, out[0]]
-    write(out[1], "C", inputs, lambda x0: write(out[0], "C", inputs[:-1], lambda x_s: _launch(
+    write(out[1], "C", inputs, lambda x0: write(out[0], "C", inputs[:-1], lambda x_s: launch(
         x_s, x0, x, e_c, e_u, z, history, row)))
 
 
-def q_sample(out, x0, signal, noise, z):
-    """Fill out, x_t."""
-    if x0.size:
-        inputs = (x0, None if isinstance(z, tuple) else z)
-        write(out, "C", inputs, lambda y: _launch(y, y, x0, None, None, z, (), (0, 0, 0, 0, 0, signal, 0, 0, noise)))
-
-
 register(Kernel("sampler_step", "cpu", "fused", sampler_step))
-register(Kernel("q_sample", "cpu", "fused", q_sample))

@@ -1,0 +1,226 @@
+"""The cpu backend: functions of refimpl.ops by Numba kernels, which take NumPy's float32.
+
+What a kernel cannot take (another dtype or device, a shape that does not fit) the reference computes or refuses, so
+both backends accept the same input and raise the same errors. Results lie in memory as kernels write them: those of
+convolutions channels last, of norms like their input, of attention like the query.
+"""
+import math
+import operator
+
+import numpy as np
+
+from refimpl import ops
+from refimpl.ops import conv as reference_conv
+from refimpl.ops._window import output_size
+
+from .arrays import empty_channels_last, supported
+from .attention import cpu as attention_cpu
+from .attention import cpu_vjp as attention_cpu_vjp
+from .contract import Kernel, register
+from .conv2d import cpu as conv2d_cpu
+from .conv_transpose2d import cpu as conv_transpose2d_cpu
+from .group_norm import cpu as group_norm_cpu
+from .q_sample import cpu as q_sample_cpu
+from .sampler_step import cpu as sampler_step_cpu
+
+
+def _empty(*arrays):
+    """An uninitialised array in the memory order of each, None for None."""
+    return tuple(None if a is None else np.empty_like(a) for a in arrays)
+
+
+def _conv2d_geometry(name, x, w, b, stride, padding, dilation, groups):
+    """The kernels' sixteen numbers, after the reference's checks."""
+    full = reference_conv._check(name, x, w, b, stride, padding, dilation, groups)
+    out = output_size(name, x.shape[2:], w.shape[2:], *full)
+    return conv2d_cpu.geometry(x.shape, w.shape, out, *full, groups)
+
+
+def conv2d_algorithm(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
+    """"winograd" where it takes less work than "im2col", borders, transforms and all."""
+    numbers = _conv2d_geometry("conv2d", x, w, b, stride, padding, dilation, groups)
+    return "winograd" if conv2d_cpu.prefers_winograd(numbers) else "im2col"
+
+
+def conv2d(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
+    """As refimpl.ops.conv2d."""
+    if not supported(x, w, b):
+        return ops.conv2d(x, w, b, stride, padding, dilation, groups)
+    numbers = _conv2d_geometry("conv2d", x, w, b, stride, padding, dilation, groups)
+    y = empty_channels_last(x.shape[0], w.shape[0], *numbers[4:6])
+    run = conv2d_cpu.conv2d_winograd if conv2d_cpu.prefers_winograd(numbers) else conv2d_cpu.conv2d
+    run(y, x, w, b, stride, padding, dilation, groups)
+    return y
+
+
+def conv2d_vjp(dy, x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
+    """As refimpl.ops.conv2d_vjp."""
+    if not supported(dy, x, w, b):
+        return ops.conv2d_vjp(dy, x, w, b, stride, padding, dilation, groups)
+    numbers = _conv2d_geometry("conv2d_vjp", x, w, b, stride, padding, dilation, groups)
+    reference_conv._check_dy("conv2d_vjp", dy, x, (w.shape[0], *numbers[4:6]))
+    out = empty_channels_last(*x.shape), *_empty(np.ascontiguousarray(w), b)
+    run = conv2d_cpu.conv2d_winograd_vjp if conv2d_cpu.prefers_winograd(numbers) else conv2d_cpu.conv2d_vjp
+    run(out, dy, x, w, b, stride, padding, dilation, groups)
+    return out
+
+
+def _transposed_size(name, x, w, b, stride, padding, output_padding, dilation, groups):
+    full = reference_conv._check(name, x, w, b, stride, padding, dilation, groups, transposed=True)
+    return reference_conv._transposed_size(name, x, w, *full[:2], output_padding, full[2])
+
+
+def conv_transpose2d(x, w, b=None, stride=1, padding=0, output_padding=0, dilation=1, groups=1):
+    """As refimpl.ops.conv_transpose2d."""
+    options = stride, padding, output_padding, dilation, groups
+    if not supported(x, w, b):
+        return ops.conv_transpose2d(x, w, b, *options)
+    size = _transposed_size("conv_transpose2d", x, w, b, *options)
+    y = empty_channels_last(x.shape[0], w.shape[1] * groups, *size)
+    conv_transpose2d_cpu.conv_transpose2d(y, x, w, b, *options)
+    return y
+
+
+def conv_transpose2d_vjp(dy, x, w, b=None, stride=1, padding=0, output_padding=0, dilation=1, groups=1):
+    """As refimpl.ops.conv_transpose2d_vjp."""
+    options = stride, padding, output_padding, dilation, groups
+    if not supported(dy, x, w, b):
+        return ops.conv_transpose2d_vjp(dy, x, w, b, *options)
+    size = _transposed_size("conv_transpose2d_vjp", x, w, b, *options)
+    reference_conv._check_dy("conv_transpose2d_vjp", dy, x, (w.shape[1] * groups, *size))
+    out = empty_channels_last(*x.shape), *_empty(np.ascontiguousarray(w), b)
+    conv_transpose2d_cpu.conv_transpose2d_vjp(out, dy, x, w, b, *options)
+    return out
+
+
+def linear(x, w, b=None):
+    """As refimpl.ops.linear: a convolution of images of one pixel."""
+    if not supported(x, w, b) or w.ndim != 2 or not x.ndim or x.shape[-1] != w.shape[1] or not w.size or (
+            b is not None and b.shape != w.shape[:1]):
+        return ops.linear(x, w, b)
+    y = np.empty((*x.shape[:-1], w.shape[0]), np.float32)
+    conv2d_cpu.conv2d(_pixels(y), _pixels(x), w[:, :, None, None], b)
+    return y
+
+
+def linear_vjp(dy, x, w, b=None):
+    """As refimpl.ops.linear_vjp."""
+    if not supported(dy, x, w, b) or w.ndim != 2 or not x.ndim or x.shape[-1] != w.shape[1] or not w.size or (
+            b is not None and b.shape != w.shape[:1]) or dy.shape != (*x.shape[:-1], w.shape[0]):
+        return ops.linear_vjp(dy, x, w, b)
+    dx, dw, db = np.empty(x.shape, np.float32), np.empty(w.shape, np.float32), *_empty(b)
+    conv2d_cpu.conv2d_vjp((_pixels(dx), dw[:, :, None, None], db), _pixels(dy), _pixels(x), w[:, :, None, None], b)
+    return dx, dw, db
+
+
+def _pixels(x):
+    """(..., I) as images (M, I, 1, 1)."""
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1], 1, 1)
+
+
+def _group_fits(x, gamma, beta, groups):
+    return (supported(x, gamma, beta) and x.ndim >= 2 and groups >= 1 and x.shape[1] % groups == 0
+            and all(p is None or p.shape == x.shape[1:2] for p in (gamma, beta)))
+
+
+def group_norm(x, gamma, beta, groups, stabiliser=1e-5, silu=False):
+    """As refimpl.ops.group_norm."""
+    if not _group_fits(x, gamma, beta, groups):
+        return ops.group_norm(x, gamma, beta, groups, stabiliser, silu)
+    y = np.empty_like(x)
+    group_norm_cpu.group_norm(y, x, gamma, beta, groups, stabiliser, silu)
+    return y
+
+
+def group_norm_vjp(dy, x, gamma, beta, groups, stabiliser=1e-5, silu=False):
+    """As refimpl.ops.group_norm_vjp."""
+    if not _group_fits(x, gamma, beta, groups) or not supported(dy) or dy.shape != x.shape:
+        return ops.group_norm_vjp(dy, x, gamma, beta, groups, stabiliser, silu)
+    out = _empty(x, gamma, beta)
+    group_norm_cpu.group_norm_vjp(out, dy, x, gamma, beta, groups, stabiliser, silu)
+    return out
+
+
+def _attention_fits(q, k, v, mask):
+    if not supported(q, k, v) or not q.ndim == k.ndim == v.ndim == 4:
+        return False
+    logits = (*q.shape[:3], k.shape[2])
+    return (q.shape[:2] == k.shape[:2] == v.shape[:2] and q.shape[3] == k.shape[3] and k.shape[2] == v.shape[2] and (
+        mask is None or (type(mask) is np.ndarray and mask.dtype == np.bool_ and mask.ndim <= 4 and all(
+            m in (1, n) for m, n in zip(mask.shape[::-1], logits[::-1])))))
+
+
+def attention(q, k, v, mask=None, causal=False, scale=None):
+    """As refimpl.ops.attention."""
+    if not _attention_fits(q, k, v, mask):
+        return ops.attention(q, k, v, mask, causal, scale)
+    y = _heads_like(q, v.shape[3])
+    attention_cpu.attention(y, q, k, v, mask, causal, scale)
+    return y
+
+
+def attention_vjp(dy, q, k, v, mask=None, causal=False, scale=None):
+    """As refimpl.ops.attention_vjp."""
+    if not _attention_fits(q, k, v, mask) or not supported(dy) or dy.shape != (*q.shape[:3], v.shape[3]):
+        return ops.attention_vjp(dy, q, k, v, mask, causal, scale)
+    out = tuple(_heads_like(x, x.shape[3]) for x in (q, k, v))
+    attention_cpu_vjp.attention_vjp(out, dy, q, k, v, mask, causal, scale)
+    return out
+
+
+def _heads_like(x, width):
+    """An uninitialised (N, h, L, width), its heads inside its tokens in memory where x's are: joining them is free."""
+    n, h, length, _ = x.shape
+    if x.strides[1] < x.strides[2]:
+        return np.empty((n, length, h, width), np.float32).swapaxes(1, 2)
+    return np.empty((n, h, length, width), np.float32)
+
+
+def _noise_fits(z, x):
+    """Whether z is an array like x, or a key, indices and a draw in range."""
+    if not isinstance(z, tuple):
+        return z is None or (supported(z) and z.shape == x.shape)
+    try:
+        key, index, draw = operator.index(z[0]), np.asarray(z[1]), operator.index(z[2])
+    except (TypeError, IndexError):
+        return False
+    return (len(z) == 3 and 0 <= key < 2**64 and 0 <= draw < 2**32 and index.shape == x.shape[:1]
+            and index.dtype.kind in "iu" and not np.any((index < 0) | (index >= 2**32)))
+
+
+def _coefficient_fits(value, x):
+    return np.ndim(value) == 0 or np.shape(value) == x.shape[:1]
+
+
+def q_sample(x0, signal, noise, z):
+    """As refimpl.ops.q_sample."""
+    if not (supported(x0) and x0.ndim and z is not None and _noise_fits(z, x0)
+            and _coefficient_fits(signal, x0) and _coefficient_fits(noise, x0)):
+        return ops.q_sample(x0, signal, noise, z)
+    y = np.empty(x0.shape, np.float32)
+    q_sample_cpu.q_sample(y, x0, signal, noise, z)
+    return y
+
+
+def sampler_step(x, e_c, e_u=None, w=1.0, *, a, b, lo=None, hi=None, c_x=0.0, c_0=0.0, c_e=0.0, history=(), c_h=(),
+                 z=None, sigma=0.0):
+    """As refimpl.ops.sampler_step."""
+    options = dict(a=a, b=b, lo=lo, hi=hi, c_x=c_x, c_0=c_0, c_e=c_e, history=history, c_h=c_h, z=z, sigma=sigma)
+    arrays = [v for v in (x, e_c, e_u, *history) if v is not None]
+    low, high = -np.inf if lo is None else lo, np.inf if hi is None else hi
+    if not (supported(*arrays) and x.ndim and all(v.shape == x.shape for v in arrays) and len(history) == len(c_h)
+            and all(np.ndim(v) == 0 for v in (w, a, b, c_x, c_0, c_e, sigma, *c_h))
+            and _coefficient_fits(low, x) and _coefficient_fits(high, x) and not np.any(np.greater(low, high))
+            and (sigma == 0 or (z is not None and _noise_fits(z, x)))):
+        return ops.sampler_step(x, e_c, e_u, w, **options)
+    out = np.empty(x.shape, np.float32), np.empty(x.shape, np.float32)
+    sampler_step_cpu.sampler_step(out, x, e_c, e_u, w, **options)
+    return out
+
+
+FUNCTIONS = {f.__name__: f for f in (
+    conv2d, conv2d_vjp, conv_transpose2d, conv_transpose2d_vjp, linear, linear_vjp, group_norm, group_norm_vjp,
+    attention, attention_vjp, q_sample, sampler_step)}
+
+register(Kernel("conv2d", "cpu", conv2d_algorithm, conv2d, raw=False))
+register(Kernel("conv2d_vjp", "cpu", lambda dy, *conv, **options: conv2d_algorithm(*conv, **options), conv2d_vjp, raw=False))
