@@ -4,7 +4,9 @@ import json
 
 from refimpl.ops._check import require
 
-SYSTEMS = {"ddpm": "refimpl.systems.ddpm", "gan": "refimpl.systems.gan"}
+SYSTEMS = {name: f"refimpl.systems.{name.replace('-', '_')}" for name in (
+    "ddpm", "gan", "lsgan", "wgan", "wgan-gp", "cgan", "dcgan", "sngan", "sagan", "biggan", "progressive", "stylegan",
+    "stylegan2", "text-to-image", "pix2pix", "cyclegan", "srgan")}
 
 
 def module(name):

@@ -1,0 +1,16 @@
+"""SN-GAN: every weight of the discriminator divided by its spectral norm; hinge loss, no penalty.
+
+Miyato et al. 2018, arXiv:1802.05957.
+"""
+from . import dcgan, two_player
+
+DEFAULTS = dcgan.DEFAULTS | {"objective": "hinge", "batch_norm": False, "spectral_norm": True}
+
+
+def build(config, data):
+    """The system for square images.
+
+    Shapes: config as DEFAULTS. Returns a System.
+    Source: Miyato et al. 2018, arXiv:1802.05957.
+    """
+    return two_player.two_player("sngan", config, data, dcgan.networks(config, data))
