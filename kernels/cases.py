@@ -137,9 +137,8 @@ def on_case(f, case, names, host=()):
     return case._replace(args=args, options=each(data, case.options))
 
 
-def draw_case(d, kernel, contract, families):
-    """A case of one of the families, in the part of the contract that the kernel is for, rounded to its dtype."""
-    family = d.choice(families)
+def draw_case(d, kernel, contract, family):
+    """A case of a family, in the part of the contract that the kernel is for, rounded to its dtype."""
     args, options = contract.cases(d, family, **kernel.where)
     case = Case(args, options, family, kernel.data)
     return on_case(lambda a, path: round_to(a, kernel.data), case, contract.names, contract.host)

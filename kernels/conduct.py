@@ -103,11 +103,11 @@ def broadcast(array):
 
 LAYOUTS = {
     "plain": lambda a: _copied(a, "C"),
-    "channels-last": lambda a: _copied(a, "channels_last"),
-    "Fortran-ordered": fortran,
+    "channels-last view": lambda a: _copied(a, "channels_last"),
+    "Fortran-ordered array": fortran,
     "strided view": strided,
     "reversed view": reversed_,
-    "read-only": read_only,
+    "read-only array": read_only,
     "broadcast view": broadcast,
     "far-strided view": far,
 }

@@ -24,9 +24,9 @@ def to_numpy(array, dtype):
 def to_torch(array, dtype, device):
     import torch
 
-    try:
+    if array.flags.writeable and all(s > 0 for s in array.strides):
         tensor = torch.from_dlpack(array)  # shares memory: the guard zones and hashes of the input watch it too
-    except (BufferError, RuntimeError, ValueError, TypeError):  # read-only, negative strides: not in DLPack's reach
+    else:  # PyTorch has neither read-only tensors nor negative strides
         tensor = torch.from_numpy(array.copy())
     return tensor.to(device or "cpu", torch.bfloat16 if dtype == "bfloat16" and array.dtype.kind == "f" else None)
 

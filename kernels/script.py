@@ -9,12 +9,12 @@ from .cases import on_case
 LITERAL = 400  # elements; larger arrays are packed
 
 VIEWS = {
-    "channels-last": "np.moveaxis(np.ascontiguousarray(np.moveaxis({0}, 1, -1)), -1, 1)",
-    "Fortran-ordered": "np.asfortranarray({0})",
+    "channels-last view": "np.moveaxis(np.ascontiguousarray(np.moveaxis({0}, 1, -1)), -1, 1)",
+    "Fortran-ordered array": "np.asfortranarray({0})",
     "strided view": "np.repeat(np.repeat({0}, 2, 0), 2, -1)[::2, ..., ::2]",
     "reversed view": "np.flip(np.flip({0}).copy())",
     "broadcast view": "np.broadcast_to({0}[:1], {0}.shape)",
-    "read-only": "np.frombuffer({0}.tobytes(), {0}.dtype).reshape({0}.shape)",
+    "read-only array": "np.frombuffer({0}.tobytes(), {0}.dtype).reshape({0}.shape)",
     "far-strided view": "{0}  # its first axis strides over more than 2^31 elements, see kernels/conduct.py",
 }
 

@@ -22,7 +22,7 @@ def cases(d, family, head=None, mask=None, causal=None, scale=None):
     size = d.choice((1, 2, 3, 5, 8, 16, 17, 32, 64)) if head is None else head
     width = d.choice((size, size, 1, 7, 24)) if head is None else head
     if family == "integer":
-        return retrieval(d, n, h, length, d.choice((keys, 64, 257, 1024)), size, width), {"causal": False, "scale": 1.0}
+        return retrieval(d, n, h, length, d.choice((keys, 1024, 257, 1024)), size, width), {"causal": False, "scale": 1.0}
     q, k, v = (values(d, family if a == "v" and family != "nonfinite" else "normal", n, h, rows, cols)
                for a, rows, cols in (("q", length, size), ("k", keys, size), ("v", keys, width)))
     q, k = logits(d, family, q, k)

@@ -39,8 +39,9 @@ def sizes(d, family, window, stride, dilation, groups, padding):
         (False, False), (False, False), (True, False), (False, True)))
     options = dict(stride=stride, padding=padding, dilation=dilation, groups=groups)
     span = (dr * (r - 1) + 1, ds * (s - 1) + 1)
+    inputs = d.choice((64, 128, 256)) if family == "integer" and deep_in else channels(d, deep_in)
     samples = 0 if family == "empty" else d.integer(1, 3)
-    return options, (r, s), span, groups, channels(d, deep_in), channels(d, deep_out), samples
+    return options, (r, s), span, groups, inputs, channels(d, deep_out), samples
 
 
 def image(d, span, padding, deep):

@@ -67,6 +67,7 @@ def counter_slips(z):
     if isinstance(z, tuple):
         key, index, draw = z
         yield "as if a sample's index were its place in the batch", (key, np.arange(len(index)), draw)
+        yield "as if a sample's index had 31 bits", (key, index & 0x7FFFFFFF, draw)
         yield "as if the draw were left out", (key, index, 0)
         yield "as if only the key's low 32 bits were used", (key & 0xFFFFFFFF, index, draw)
         yield "as if the key's halves were exchanged", (key >> 32 | (key & 0xFFFFFFFF) << 32, index, draw)

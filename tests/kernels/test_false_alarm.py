@@ -20,7 +20,7 @@ def worst(operation, seeds, where=None):
     for seed in seeds:
         kernel = Kernel(operation, "honest", "direct", None, raw=False, where=where or {})
         families = FAMILIES.get(operation, (*contract.families, "integer", "nonfinite"))
-        case = draw_case(SeededDraw(seed), kernel, contract, families)
+        case = draw_case(SeededDraw(seed), kernel, contract, families[seed % len(families)])
         want = expected(kernel, contract, case)
         for order in ORDERS:
             with np.errstate(all="ignore"):

@@ -22,7 +22,7 @@ def reference(operation):
 @given(seed=st.integers(0, 2**32 - 1), budget=st.sampled_from([1, 2000, 10**9]))
 def test_slices_cover_every_output_once_and_agree_with_the_whole(operation, seed, budget):
     contract, kernel = CONTRACTS[operation], reference(operation)
-    case = draw_case(SeededDraw(seed), kernel, contract, ("normal",))
+    case = draw_case(SeededDraw(seed), kernel, contract, "normal")
     outputs = expected(kernel, contract, case).outputs
     seen = [None if y is None else np.zeros(y.shape, int) for y in outputs]
     for args, options, picks in contract.slices(case.args, case.options, budget):
@@ -38,7 +38,7 @@ def test_slices_cover_every_output_once_and_agree_with_the_whole(operation, seed
 def test_one_wrong_element_is_found(operation):
     contract, kernel = CONTRACTS[operation], reference(operation)
     for seed in range(5):
-        case = draw_case(SeededDraw(seed), kernel, contract, ("normal",))
+        case = draw_case(SeededDraw(seed), kernel, contract, "normal")
         got = together(contract.reference(*case.args, **case.options))
         assert judge_large(kernel, contract, case, 2000, got) <= max(1e-6, 2 * judge(kernel, contract, case))
         got = [None if y is None else np.array(y) for y in got]
