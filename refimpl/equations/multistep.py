@@ -1,4 +1,4 @@
-"""Multistep solvers of the probability-flow ODE, and their SDE variants: one evaluation a step, and a memory.
+"""Multistep solvers of the probability-flow ODE and of the reverse SDE: one evaluation a step, and a memory.
 
 They start at first order and gain an order with each step. With h the step in lambda = log(signal/noise):
 to noise 0 h is infinite, and the step is x0_hat; from signal 0, and after it, no slope is formed across it.
@@ -61,66 +61,40 @@ def _slopes(distances):
     return first + r0 * divided, 2 * divided
 
 
-def dpm_solver_pp(order, kind="midpoint", lower_last=True, halved=False):
-    r"""DPM-Solver++ 1, 2M, 3M: exponential integrators of x0_hat in lambda; D1 = h x0', D2 = h^2 x0'' by differences.
+def dpm_solver_pp(order, kind="midpoint", eta=0.0, lower_last=True, halved=False):
+    r"""DPM-Solver++ 1, 2M, 3M: exponential integrators of x0_hat in lambda, of the ODE (eta 0) and of the SDE (eta 1).
 
-    $$x_s = \frac{\sigma_s}{\sigma_t}x_t - \alpha_s(e^{-h}-1)\,\hat x_0 + \alpha_s\left(\frac{e^{-h}-1}{h}+1\right)D_1
-      - \alpha_s\left(\frac{e^{-h}-1+h}{h^2}-\frac12\right)D_2$$
+    $$x_s = \frac{\sigma_s}{\sigma_t}e^{-\eta h}x_t + \alpha_s(1-e^{-k})\,\hat x_0 + \alpha_s\,\varphi\,D_1
+      + \alpha_s\left(\frac12-\frac{\varphi}{k}\right)D_2 + \sigma_s\sqrt{1-e^{-2\eta h}}\;z$$
+    $$k = (1+\eta)h, \qquad \varphi = 1-\frac{1-e^{-k}}{k}, \qquad D_1 = h\,\hat x_0', \quad D_2 = h^2\,\hat x_0''
+      \ \text{ by divided differences}$$
 
-    At order 2 kind='midpoint', the paper's 2M, has -alpha_s (e^-h - 1)/2 in place of D1's factor; 'heun' the above.
-    Shapes: returns a rule. Order k from exact starting values; 3M reaches 2 from its own start. lower_last: fewer terms
-    towards the end (one at the last step, two before it), as is usual below 15 steps. halved: D2 counts half, as in the
-    authors' code and the libraries that follow it; 3M is then of order 2 from any start.
-    Raises: ValueError for another order or kind.
-    Source: Lu et al. 2022, arXiv:2211.01095, alg. 2 (2M); their code (3M, heun).
+    At order 2 kind='midpoint', the paper's 2M, has (1 - e^-k)/2 in place of phi; 'heun' the above.
+    Shapes: returns a rule. Order k from exact starting values (eta 0); 3M reaches 2 from its own start. Order 1 is
+    DDIM, at eta 1 DDPM. No noise at the last step, which returns x0_hat. lower_last: fewer terms towards the end (one
+    at the last step, two before it), as is usual below 15 steps. halved: D2 counts half, as in the authors' code and
+    the libraries that follow it; 3M is then of order 2 from any start.
+    Raises: ValueError for another order or kind, or eta outside [0, 1].
+    Source: Lu et al. 2022, arXiv:2211.01095, alg. 2 and app. B.5 (1, 2M); their code (3M, heun); k-diffusion (eta).
     """
-    _known("dpm_solver_pp", order, kind)
+    require(order in (1, 2, 3), f"dpm_solver_pp has orders 1, 2 and 3, got {order!r}")
+    require(kind in ("midpoint", "heun"), f"kind must be 'midpoint' or 'heun', got {kind!r}")
+    require(0 <= eta <= 1, f"eta must be in [0, 1], got {eta}")
 
     def rule(levels, i):
         (signal, noise), (signal_s, noise_s) = levels[i], levels[i + 1]
         terms, h, distances = _memory(levels, i, min(order, len(levels) - 1 - i) if lower_last else order)
+        if eta > 0 and signal == 0 and noise_s > 0:  # the limit of h: all noise is new
+            return (Stage((signal, noise), c_0=signal_s, sigma=noise_s),)
         if math.isinf(h):
             return first_order(levels, i)
-        e = math.expm1(-h)
-        phi_1 = -e / 2 if terms == 2 and kind == "midpoint" else e / h + 1
-        phi_2 = -((e + h) / h**2 - 0.5) * (0.5 if halved else 1)
-        return (_combine((signal, noise), noise_s / noise, -signal_s * e, signal_s * phi_1, signal_s * phi_2,
-                         distances, 0.0),)
-
-    return rule
-
-
-def _known(name, order, kind):
-    require(order in (1, 2, 3), f"{name} has orders 1, 2 and 3, got {order!r}")
-    require(kind in ("midpoint", "heun"), f"kind must be 'midpoint' or 'heun', got {kind!r}")
-
-
-def dpm_solver_pp_sde(order, kind="midpoint", lower_last=True, halved=False):
-    r"""SDE-DPM-Solver++ 1, 2M, 3M: the same for the reverse SDE, whose noise term is integrated exactly.
-
-    $$x_s = \frac{\sigma_s}{\sigma_t}e^{-h}x_t + \alpha_s(1-e^{-2h})\,\hat x_0
-      + \alpha_s\left(\frac{1-e^{-2h}}{-2h}+1\right)D_1 + \alpha_s\left(\frac{1-e^{-2h}-2h}{(2h)^2}+\frac12\right)D_2
-      + \sigma_s\sqrt{1-e^{-2h}}\;z$$
-
-    At order 2 kind='midpoint' has alpha_s (1 - e^-2h)/2 in place of D1's factor.
-    Shapes: returns a rule. No noise at the last step, which returns x0_hat. Order 1 is DDPM's step (DDIM at eta 1).
-    lower_last and halved as in dpm_solver_pp.
-    Raises: ValueError for another order or kind; at signal 0, where the SDE is not defined.
-    Source: Lu et al. 2022, arXiv:2211.01095, app. B.5 (1, 2M); k-diffusion (3M, heun).
-    """
-    _known("dpm_solver_pp_sde", order, kind)
-
-    def rule(levels, i):
-        (signal, noise), (signal_s, noise_s) = levels[i], levels[i + 1]
-        terms, h, distances = _memory(levels, i, min(order, len(levels) - 1 - i) if lower_last else order)
-        if noise_s == 0:
-            return first_order(levels, i)
-        require(signal > 0, "the reverse SDE has no step from signal 0: start at a level with signal, or use the ODE")
-        e = -math.expm1(-2 * h)  # 1 - exp(-2 h)
-        phi_1 = e / 2 if terms == 2 and kind == "midpoint" else 1 - e / (2 * h)
-        phi_2 = ((e - 2 * h) / (2 * h) ** 2 + 0.5) * (0.5 if halved else 1)
-        return (_combine((signal, noise), noise_s / noise * math.exp(-h), signal_s * e, signal_s * phi_1,
-                         signal_s * phi_2, distances, noise_s * e**0.5),)
+        k = (1 + eta) * h
+        gone = -math.expm1(-k)  # 1 - exp(-k)
+        phi = 1 - gone / k
+        c_1 = gone / 2 if terms == 2 and kind == "midpoint" else phi
+        c_2 = (0.5 - phi / k) * (0.5 if halved else 1)
+        return (_combine((signal, noise), noise_s / noise * math.exp(-eta * h), signal_s * gone, signal_s * c_1,
+                         signal_s * c_2, distances, noise_s * (-math.expm1(-2 * eta * h)) ** 0.5),)
 
     return rule
 

@@ -160,23 +160,36 @@ def _exponential_eps(level, target, h):
     return Stage(tuple(level), c_x=target[0] / level[0], c_eps=-target[1] * math.expm1(h))
 
 
-def dpm_solver_pp_2s(path="vp"):
-    r"""DPM-Solver++ 2S: the exponential integrator of x0_hat in lambda, with one evaluation in the middle.
+def dpm_solver_pp_2s(path="vp", eta=0.0):
+    r"""DPM-Solver++ 2S: exponential integrator of x0_hat in lambda, with one evaluation in the middle; eta 1: its SDE.
 
-    $$u = \frac{\sigma_m}{\sigma_t}x_t - \alpha_m(e^{-h/2}-1)\,\hat x_0, \qquad
-      x_s = \frac{\sigma_s}{\sigma_t}x_t - \alpha_s(e^{-h}-1)\,\hat x_0(u)$$
+    $$u = \frac{\sigma_m'}{\sigma_t}x_t + \left(\alpha_m - \alpha_t\frac{\sigma_m'}{\sigma_t}\right)\hat x_0
+      + \sigma_m'' z, \qquad x_s = \frac{\sigma_s'}{\sigma_t}x_t
+      + \left(\alpha_s - \alpha_t\frac{\sigma_s'}{\sigma_t}\right)\hat x_0(u) + \sigma_s'' z'$$
 
-    Shapes: returns a rule. Order 2. To noise 0, and from signal 0: first order.
-    Raises: ValueError for levels off the path.
-    Source: Lu et al. 2022, arXiv:2211.01095, alg. 1 with r = 1/2.
+    with sigma'' = eta sqrt(beta_tilde) from t to that level, sigma'^2 + sigma''^2 = sigma^2: both moves are DDIM's.
+    Shapes: returns a rule. Order 2 at eta 0. To noise 0, and from signal 0: first order, one such move.
+    Raises: ValueError for levels off the path, or eta outside [0, 1].
+    Source: Lu et al. 2022, arXiv:2211.01095, alg. 1 with r = 1/2; eta: k-diffusion's dpmpp_sde.
     """
+    require(0 <= eta <= 1, f"eta must be in [0, 1], got {eta}")
+
     def rule(levels, i):
-        (signal, noise), (signal_s, noise_s) = levels[i], levels[i + 1]
-        if noise_s == 0 or signal == 0:
-            return first_order(levels, i)
-        ((signal_m, noise_m),), h = _between(levels, i, [1 / 2], path)
-        return (Stage((signal, noise), c_x=noise_m / noise, c_0=-signal_m * math.expm1(-h / 2)),
-                Stage((signal_m, noise_m), c_0=-signal_s * math.expm1(-h), earlier={("x", 1): noise_s / noise}))
+        level = tuple(levels[i])
+
+        def move(target):
+            up = eta * transition(level, target)[2] ** 0.5 if eta else 0.0
+            kept = max(target[1] ** 2 - up**2, 0.0) ** 0.5 / level[1]
+            return kept, target[0] - level[0] * kept, up
+
+        if levels[i + 1][1] == 0 or level[0] == 0:
+            c_x, c_0, up = move(levels[i + 1])
+            return (Stage(level, c_x=c_x, c_0=c_0, sigma=up),)
+        (middle,), _ = _between(levels, i, [1 / 2], path)
+        c_x, c_0, up = move(middle)
+        first = Stage(level, c_x=c_x, c_0=c_0, sigma=up)
+        c_x, c_0, up = move(levels[i + 1])
+        return first, Stage(middle, c_0=c_0, earlier={("x", 1): c_x}, sigma=up)
 
     return rule
 

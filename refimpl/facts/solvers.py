@@ -88,13 +88,13 @@ def stochastic_rules(path):
     return {"ddpm": samplers.ddpm(), "ddpm large": samplers.ddpm("large"), "ddim eta": samplers.ddim(0.7),
             "euler ancestral": solvers.ancestral(solvers.euler()), "churn": solvers.heun(churn=2.0),
             "reverse diffusion": sde.reverse_diffusion()} \
-        | {f"sde-dpm-solver++{k} {kind}": multistep.dpm_solver_pp_sde(k, kind) for k in (1, 2, 3)
-           for kind in MULTISTEP_KINDS} \
+        | {f"sde-dpm-solver++{k} {kind}": multistep.dpm_solver_pp(k, kind, eta=1.0) for k in (1, 2, 3)
+           for kind in MULTISTEP_KINDS} | {"sde-2S": solvers.dpm_solver_pp_2s(path, eta=1.0)} \
         | ({"2S ancestral": solvers.ancestral(solvers.dpm_solver_pp_2s("ve"))} if path == "ve" else {})
 
 
 @fact("F-E5b", solvers.heun, solvers.dpm_solver, solvers.dpm_solver_pp_2s, multistep.plms, multistep.dpm_solver_pp,
-      multistep.dpm_solver_pp_sde, multistep.unipc, solvers.ancestral, sde.reverse_diffusion, tolerance=1e-8)
+      multistep.unipc, solvers.ancestral, sde.reverse_diffusion, tolerance=1e-8)
 def every_sampler_hits_a_point_mass(d):
     """When all data are one point, every sampler ends on it exactly, at any stride, on every path."""
     path, levels = any_levels(d)
@@ -138,12 +138,13 @@ def first_order_solvers_are_ddim(d):
                  multistep.unipc(1, corrector=False))
 
 
-@fact("same", solvers.ancestral, multistep.dpm_solver_pp_sde, samplers.ddim, samplers.ddpm, tolerance=1e-9)
+@fact("same", solvers.ancestral, multistep.dpm_solver_pp, samplers.ddim, samplers.ddpm, tolerance=1e-9)
 def first_order_stochastic_samplers_are_ddpm(d):
     """Euler ancestral of any eta is DDIM of that eta; at eta 1 both are DDPM with beta_tilde, and SDE-DPM-Solver++1."""
     eta, (_, levels) = d.real(0, 1), any_levels(d)
     return max(_same(d, levels, samplers.ddim(eta), solvers.ancestral(solvers.euler(), eta)),
-               _same(d, levels, samplers.ddpm(), solvers.ancestral(solvers.euler()), multistep.dpm_solver_pp_sde(1)))
+               _same(d, levels, samplers.ddpm(), solvers.ancestral(solvers.euler()),
+                     multistep.dpm_solver_pp(1, eta=1.0)))
 
 
 @fact("same", solvers.flow_heun, solvers.euler, tolerance=1e-9)
@@ -158,19 +159,19 @@ def euler_on_the_straight_path(d):
     return _same(d, levels, own_time, solvers.euler())
 
 
-@fact("order", multistep.dpm_solver_pp, multistep.dpm_solver_pp_sde, multistep.unipc, tolerance=1e-8)
+@fact("order", multistep.dpm_solver_pp, multistep.unipc, tolerance=1e-8)
 def multistep_integrates_polynomials(d):
-    """If x0_hat is a polynomial of degree k-1 in lambda, order k is exact: 2M heun, 3M, UniPC-3, and the SDEs' mean."""
+    """If x0_hat is a polynomial of degree k-1 in lambda, order k is exact: 2M heun, 3M, their SDEs' mean, UniPC-3."""
+    eta = d.real(0, 1)
     rule, order, rate, starts = d.choice([
-        (multistep.dpm_solver_pp(2, "heun", False), 2, 1, 1), (multistep.dpm_solver_pp(3, lower_last=False), 3, 1, 2),
-        (multistep.dpm_solver_pp_sde(2, "heun", False), 2, 2, 1),
-        (multistep.dpm_solver_pp_sde(3, lower_last=False), 3, 2, 2),
+        (multistep.dpm_solver_pp(2, "heun", eta, False), 2, 1 + eta, 1),
+        (multistep.dpm_solver_pp(3, eta=eta, lower_last=False), 3, 1 + eta, 2),
         (multistep.unipc(3, lower_last=False), 3, 1, 3)])  # its corrector looks one step further back
     _, levels = any_levels(d)
     levels, c = levels[:-1], d.array(order)
     nodes, weights = np.polynomial.legendre.leggauss(12)
     exact = [d.array(1, 1)]
-    for level, level_s in itertools.pairwise(levels):  # variation of constants; rate is 1 for the ODE, 2 for the SDE
+    for level, level_s in itertools.pairwise(levels):  # variation of constants
         end, h = solvers.half_log_snr(level_s), solvers.half_log_snr(level_s) - solvers.half_log_snr(level)
         u = h * (nodes + 1) / 2
         integral = h / 2 * np.sum(weights * np.exp(-rate * u) * np.polyval(c, end - u))

@@ -36,7 +36,8 @@ def test_both_places_of_the_gradient_agree_to_second_order():
     x, differences = np.array([[0.4, -0.7]]), []
     for h in (0.004, 0.002):
         pair = np.stack(continuous.vp_level(np.array([0.5, 0.5 - h])), axis=1)
-        rules = [guidance.classifier_shifted(samplers.ddpm(), lambda x, *_: np.sin(x), 1.0, at) for at in ("mean", "x_t")]
+        rules = [guidance.classifier_shifted(samplers.ddpm(), lambda x, *_: np.sin(x), 1.0, at)
+                 for at in ("mean", "x_t")]
         ends = [samplers.sample(eps, x, pair, rule, ops=ops, noise=lambda draw: 0 * x) for rule in rules]
         differences.append(np.max(abs(ends[0] - ends[1])))
     assert np.log2(differences[0] / differences[1]) == pytest.approx(2, abs=0.1)

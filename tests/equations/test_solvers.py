@@ -117,11 +117,11 @@ STOCHASTIC = {
     "ddim eta .6": (samplers.ddim(0.6), 1, 200), "euler ancestral": (solvers.ancestral(solvers.euler()), 1, 200),
     "reverse diffusion": (sde.reverse_diffusion(), 1, 200),
     "euler-maruyama": (None, 1, 200),
-    "sde-dpm-solver++1": (multistep.dpm_solver_pp_sde(1), 1, 200),
-    "sde-dpm-solver++2M": (multistep.dpm_solver_pp_sde(2, lower_last=False), 2, 200),
-    "sde-dpm-solver++2M heun": (multistep.dpm_solver_pp_sde(2, "heun", lower_last=False), 2, 200),
-    "sde-dpm-solver++3M": (multistep.dpm_solver_pp_sde(3, lower_last=False), 2, 800),  # 3, but for its start
-    "churn": (solvers.heun(churn=4.0), 2, 200),
+    "sde-dpm-solver++1": (multistep.dpm_solver_pp(1, eta=1.0), 1, 200),
+    "sde-dpm-solver++2M": (multistep.dpm_solver_pp(2, eta=1.0, lower_last=False), 2, 200),
+    "sde-dpm-solver++2M heun": (multistep.dpm_solver_pp(2, "heun", eta=1.0, lower_last=False), 2, 200),
+    "sde-dpm-solver++3M": (multistep.dpm_solver_pp(3, eta=1.0, lower_last=False), 2, 800),  # 3, but for its start
+    "sde-2S": (solvers.dpm_solver_pp_2s("vp", eta=1.0), 1, 200), "churn": (solvers.heun(churn=4.0), 2, 200),
 }
 
 
@@ -203,7 +203,8 @@ def test_inversion_approaches_the_image(truth):
     (lambda: solvers.dpm_solver(4), "orders 1, 2 and 3"),
     (lambda: multistep.dpm_solver_pp(0), "orders 1, 2 and 3"),
     (lambda: multistep.dpm_solver_pp(2, "trapezoid"), "midpoint"),
-    (lambda: multistep.dpm_solver_pp_sde(4), "orders 1, 2 and 3"),
+    (lambda: multistep.dpm_solver_pp(2, eta=1.5), r"eta must be in \[0, 1\]"),
+    (lambda: solvers.dpm_solver_pp_2s(eta=-0.1), r"eta must be in \[0, 1\]"),
     (lambda: multistep.unipc(4), "orders 1, 2 and 3"),
     (lambda: multistep.unipc(2, "bh3"), "bh1"),
     (lambda: solvers.heun(churn=-1.0), "negative"),
@@ -213,7 +214,6 @@ def test_inversion_approaches_the_image(truth):
     (lambda: solvers.flow_heun()(levels_between("vp", 4), 0), "not on the path 'flow'"),
     (lambda: solvers.ddim_inversion()(levels_between("vp", 4), 0), "noisier"),
     (lambda: multistep.plms()(continuous.flow_levels(4), 0), "divides by the signal"),
-    (lambda: multistep.dpm_solver_pp_sde(2)(continuous.flow_levels(4), 0), "signal 0"),
     (lambda: solvers.heun(churn=1.0)(continuous.flow_levels(4), 0), "signal 0"),
     (lambda: samplers.ddpm()(levels_between("vp", 4)[::-1], 0), "cleaner"),
     (lambda: sde.langevin(0.0, 1), "step > 0"),
@@ -254,8 +254,8 @@ def test_every_sampler_runs_where_formulas_degenerate(path):
             levels[0] = (0.0, 1.0)
         x = np.random.default_rng(0).standard_normal((4, 2)) * levels[0, 1]
         for name, rule in (all_rules(path) | stochastic_rules(path)).items():
-            if levels[0, 0] == 0 and (name in ("plms", "churn") or (name.startswith("sde") and steps > 1)):
-                continue  # these say that they cannot: test_one_clear_sentence
+            if levels[0, 0] == 0 and name in ("plms", "churn"):
+                continue  # these two say that they cannot: test_one_clear_sentence
             y = samplers.sample(lambda x, *level: diffusion.convert(point + 0 * x, x, *level, "x0", "v"), x, levels,
                                 rule, ops=ops, prediction="v", key=1)
             np.testing.assert_allclose(y, np.broadcast_to(point, y.shape), atol=1e-9, err_msg=f"{name}, {steps} steps")

@@ -258,7 +258,7 @@ def test_sde_dpm_solver_pp_multistep(order, kind):
                                                       algorithm_type="sde-dpmsolver++")
     scheduler.set_timesteps(30)
     levels = rows(scheduler.sigmas)
-    right = multistep.dpm_solver_pp_sde(order, kind, lower_last=False, halved=True)
+    right = multistep.dpm_solver_pp(order, kind, 1.0, lower_last=False, halved=True)
 
     def rule(levels, i):
         (stage,) = right(levels, i)
@@ -363,7 +363,7 @@ def test_euler_ancestral():
 
 @pytest.mark.parametrize("karras", [False, True])
 def test_heun(karras):
-    """Its table repeats each inner sigma; with Karras sigmas its labels are fractions, which no exact network hears."""
+    """Its table repeats each inner sigma; with Karras sigmas its labels are fractions: no exact network hears them."""
     scheduler = diffusers.HeunDiscreteScheduler(use_karras_sigmas=karras)
     scheduler.set_timesteps(20)
     sigmas = scheduler.sigmas.numpy()
@@ -470,11 +470,12 @@ def test_score_sde_ve():
 
 
 def test_score_sde_vp():
-    """The peer steps by 1/steps between times (1 - eps)/(steps - 1) apart, and takes eps for its score."""
+    """The peer steps by 1/steps between times (1 - eps)/(steps - 1) apart; what it calls score is eps."""
     from diffusers.schedulers.deprecated.scheduling_sde_vp import ScoreSdeVpScheduler
     scheduler, n = ScoreSdeVpScheduler(), 200
     scheduler.set_timesteps(n)
-    times, generator, x = scheduler.timesteps.numpy().astype(np.float64), torch.Generator().manual_seed(0), tensor(START)
+    times, x = scheduler.timesteps.numpy().astype(np.float64), tensor(START)
+    generator = torch.Generator().manual_seed(0)
     levels, states = np.stack(continuous.vp_level(np.append(times, 0.0)), axis=1), []
     for t, level in zip(scheduler.timesteps, levels):
         x, _ = scheduler.step_pred(tensor(predict("eps")(array(x), *level)), x, t, generator=generator)
