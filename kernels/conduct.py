@@ -76,19 +76,19 @@ def read_only(array):
 
 
 def far(array):
-    """The first axis strides more than 2^31 elements through memory that is reserved but never touched in between."""
-    if array.ndim == 0 or not 2 <= array.shape[0] <= 4 or not array.size:
+    """An axis strides more than 2^31 elements through memory that is reserved but never touched in between."""
+    axis = next((i for i, n in enumerate(array.shape) if 2 <= n <= 16), None)
+    if axis is None or not array.size:
         return _copied(array, "C")
-    row = array[0].size
-    step = INT32 + 64 * GUARD + row
+    inner = np.empty([1 if i == axis else n for i, n in enumerate(array.shape)], array.dtype)
+    step = INT32 + 64 * GUARD + inner.size
     try:
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
-        room = mmap.mmap(-1, ((array.shape[0] - 1) * step + row) * array.itemsize, flags=flags)
+        room = mmap.mmap(-1, ((array.shape[axis] - 1) * step + inner.size) * array.itemsize, flags=flags)
     except (AttributeError, OSError, ValueError):  # no such system call, or no such address space: nothing to try
         return _copied(array, "C")
-    whole = np.frombuffer(room, dtype=array.dtype)
-    inner = tuple(s for s in array[:1].copy().strides[1:])
-    view = np.lib.stride_tricks.as_strided(whole, array.shape, (step * array.itemsize, *inner))
+    strides = [step * array.itemsize if i == axis else s for i, s in enumerate(inner.strides)]
+    view = np.lib.stride_tricks.as_strided(np.frombuffer(room, dtype=array.dtype), array.shape, strides)
     view[...] = array
     return view, view
 

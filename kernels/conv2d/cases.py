@@ -34,12 +34,12 @@ def sizes(d, family, window, stride, dilation, groups, padding):
     _, (r, s) = pair(d, window, 1, 4)
     padding = d.choice((0, 1, 2, (1, 0), (0, 2), ((1, 0), (2, 1)))) if padding is None else padding
     groups = d.choice((1, 1, 2, 3)) if groups is None else groups
-    # Integers find a single wrong tap at any depth, so half of them go deep.
+    # Integers find a single wrong tap at any depth: half of them have a thousand taps.
     deep_in, deep_out = d.choice(((False, False), (True, False)) if family == "integer" else (
         (False, False), (False, False), (True, False), (False, True)))
     options = dict(stride=stride, padding=padding, dilation=dilation, groups=groups)
     span = (dr * (r - 1) + 1, ds * (s - 1) + 1)
-    inputs = d.choice((64, 128, 256)) if family == "integer" and deep_in else channels(d, deep_in)
+    inputs = 1024 // (r * s) + d.integer(0, 9) if family == "integer" and deep_in else channels(d, deep_in)
     samples = 0 if family == "empty" else d.integer(1, 3)
     return options, (r, s), span, groups, inputs, channels(d, deep_out), samples
 

@@ -169,7 +169,7 @@ def short_index(x, e_c, e_u=None, w=1.0, *, z, **options):
 @wrong("conv2d", "value", "integer", defect="offsets in 32 bits: memory more than 2^31 elements away")
 def short_offsets(x, w, b=None, **options):
     if max(map(abs, x.strides), default=0) // x.itemsize >= 2**31:
-        x = np.broadcast_to(x[:1], x.shape)  # what a wrapped offset reads is not ours to read
+        x = np.zeros_like(x)  # what a wrapped offset reads is not ours to read
     return conv(x, w, b, **options)
 
 
