@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 
-from ..ops._check import per_sample, require, same_dtype
+from ..ops._check import exponent, per_sample, require, same_dtype
 
 _LOG_2PI = math.log(2 * math.pi)  # a Python float: NumPy's would widen float32 data
 
@@ -13,6 +13,7 @@ def _check(name, **arrays):
     shapes = {label: array.shape for label, array in arrays.items()}
     require(len(set(shapes.values())) == 1 and all(shapes.values()),
             f"{name}: one shape (N, ...) expected, got " + ", ".join(f"{k} {v}" for k, v in shapes.items()))
+    exponent(name, **{label: array for label, array in arrays.items() if label.startswith("log_var")})
 
 
 def _total(terms):
@@ -26,7 +27,7 @@ def log_normal(x, mean, log_var):
       + \frac{(x_i-\mu_i)^2}{\sigma_i^2}\right]$$
 
     Shapes: x, mean, log_var (N, ...); returns (N,). Analytic.
-    Raises: ValueError when the shapes differ.
+    Raises: ValueError when the shapes differ, or exp(log_var) would overflow.
     Source: Bishop 2006, Pattern Recognition and Machine Learning, sec. 2.3.
     """
     _check("log_normal", x=x, mean=mean, log_var=log_var)
@@ -46,7 +47,7 @@ def kl_normal(mean_q, log_var_q, mean_p, log_var_p):
       + \frac{\sigma_q^2 + (\mu_q-\mu_p)^2}{\sigma_p^2}\right]$$
 
     Shapes: all (N, ...); returns (N,). Analytic. Written with expm1, so that nearly equal variances do not cancel.
-    Raises: ValueError when the shapes differ.
+    Raises: ValueError when the shapes differ, or exp(log_var) would overflow.
     Source: Kingma and Welling 2014, arXiv:1312.6114, app. B (p standard normal).
     """
     _check("kl_normal", mean_q=mean_q, log_var_q=log_var_q, mean_p=mean_p, log_var_p=log_var_p)
@@ -85,7 +86,7 @@ def reparametrise(mean, log_var, z):
     $$x = \mu + \sigma z, \qquad \sigma = e^{\frac12\log\sigma^2}$$
 
     Shapes: mean, log_var, z (N, ...); returns (N, ...). Analytic. The variance is exp(log_var): sigma is a deviation.
-    Raises: ValueError when the shapes differ.
+    Raises: ValueError when the shapes differ, or exp(log_var) would overflow.
     Source: Kingma and Welling 2014, arXiv:1312.6114, sec. 2.4.
     """
     _check("reparametrise", mean=mean, log_var=log_var, z=z)

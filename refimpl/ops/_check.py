@@ -38,3 +38,12 @@ def per_sample(values, x):
     require(values.ndim == 0 or values.shape == x.shape[:1],
             f"coefficients must be one number or one per sample, got shape {values.shape} for data {x.shape}")
     return values.reshape(values.shape + (1,) * (x.ndim - 1)) if values.ndim else values
+
+
+def exponent(name, **arrays):
+    """Log-variances and log-scales whose exponential exists in their dtype: an overflow would be a NaN one step on."""
+    for label, array in arrays.items():
+        limit = np.log(np.finfo(array.real.dtype).max)
+        largest = np.max(np.abs(array.real), initial=0)
+        require(largest < limit, f"{name}: exp({label}) must exist in {array.real.dtype}: values between -{limit:.0f} "
+                f"and {limit:.0f} expected, got one of magnitude {largest:.4g}")
