@@ -44,12 +44,12 @@ def sizes(d, family, window, stride, dilation, groups, padding):
     return options, (r, s), span, groups, inputs, channels(d, deep_out), samples
 
 
-def image(d, span, padding, deep):
-    """Height and width such that the window fits: small where there are many channels."""
+def image(d, family, span, padding, deep):
+    """Height and width such that the window fits: small where there are many channels, with integers never so small
+    that a tap meets nothing but the border."""
     (top, bottom), (left, right) = sides(padding)
-    extra = 3 if deep else 9
-    return (d.integer(max(1, span[0] - top - bottom), span[0] + extra),
-            d.integer(max(1, span[1] - left - right), span[1] + extra))
+    least = [k + 2 if family == "integer" else max(1, k - p) for k, p in zip(span, (top + bottom, left + right))]
+    return tuple(d.integer(n, k + (4 if deep else 9)) for n, k in zip(least, span))
 
 
 def sides(padding):

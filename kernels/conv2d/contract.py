@@ -14,7 +14,7 @@ from .cases import as_pair, chunks, filled, image, sides, sizes, winograd_size
 def cases(d, family, window=None, stride=None, dilation=None, groups=None, padding=None, bias=None):
     """x, w, b and the options of a convolution."""
     options, (r, s), span, groups, i, o, n = sizes(d, family, window, stride, dilation, groups, padding)
-    h, w = image(d, span, options["padding"], max(i, o) > 9)
+    h, w = image(d, family, span, options["padding"], max(i, o) > 9)
     return filled(d, family, (n, groups * i, h, w), (groups * o, i, r, s), bias, groups * o), options
 
 
