@@ -26,34 +26,40 @@ def _transpose(y, x, n, rows, columns):
                     y[to + i] = x[at + i * columns]
 
 
+def moved(x):
+    """x (N, C, ...) seen as (N, ..., C)."""
+    return x.transpose(0, *range(2, x.ndim), 1)  # np.moveaxis takes as long as a small kernel
+
+
 def empty_channels_last(n, c, *space):
     """An uninitialised (n, c, *space) array with channels last in memory."""
-    return np.moveaxis(np.empty((n, *space, c), np.float32), -1, 1)
+    y = np.empty((n, *space, c), np.float32)
+    return y.transpose(0, y.ndim - 1, *range(1, y.ndim - 1))
 
 
 def order(x):
     """The order x is in: "C", "channels_last" (where it is not also C), or None."""
     if x.flags.c_contiguous:
         return "C"
-    return "channels_last" if x.ndim > 2 and np.moveaxis(x, 1, -1).flags.c_contiguous else None
+    return "channels_last" if x.ndim > 2 and moved(x).flags.c_contiguous else None
 
 
 def flat(x):
     """x's elements in C order, one axis; a view where x is C-contiguous."""
     if x.size and order(x) == "channels_last":
         y = np.empty(x.size, np.float32)
-        _transpose(y, np.moveaxis(x, 1, -1).reshape(-1), x.shape[0], x[0, 0].size, x.shape[1])
+        _transpose(y, moved(x).reshape(-1), x.shape[0], x[0, 0].size, x.shape[1])
         return y
     return np.ascontiguousarray(x).reshape(-1)
 
 
 def channels_last(x):
     """x's elements with axis 1 moved last, one axis; a view where x is channels-last."""
-    moved = np.moveaxis(x, 1, -1)
-    if moved.flags.c_contiguous:
-        return moved.reshape(-1)
+    last = moved(x)
+    if last.flags.c_contiguous:
+        return last.reshape(-1)
     if not x.flags.c_contiguous:
-        return np.ascontiguousarray(moved).reshape(-1)
+        return np.ascontiguousarray(last).reshape(-1)
     y = np.empty(x.size, np.float32)
     if x.size:
         _transpose(y, x.reshape(-1), x.shape[0], x.shape[1], x[0, 0].size)
@@ -63,13 +69,13 @@ def channels_last(x):
 def write(out, memory_order, inputs, compute):
     """Have compute(y) fill flat memory in that order, and bring it to out: at once where out has this order and shares
     no memory with an input."""
-    moved = np.moveaxis(out, 1, -1) if memory_order == "channels_last" else out
-    if moved.flags.c_contiguous and not any(np.may_share_memory(out, x) for x in inputs if x is not None):
-        compute(moved.reshape(-1))
+    view = moved(out) if memory_order == "channels_last" else out
+    if view.flags.c_contiguous and not any(np.may_share_memory(out, x) for x in inputs if x is not None):
+        compute(view.reshape(-1))
     else:
         y = np.empty(out.size, np.float32)
         compute(y)
-        moved[...] = y.reshape(moved.shape)
+        view[...] = y.reshape(view.shape)
 
 
 def supported(*arrays):

@@ -4,6 +4,7 @@ What a kernel cannot take (another dtype or device, a shape that does not fit) t
 both backends accept the same input and raise the same errors. Results lie in memory as kernels write them: those of
 convolutions channels last, of norms like their input, of attention like the query.
 """
+import functools
 import math
 import operator
 
@@ -29,6 +30,24 @@ def _empty(*arrays):
     return tuple(None if a is None else np.empty_like(a) for a in arrays)
 
 
+def _remembered(f):
+    """f(name, *arrays, **options) of shapes and options alone, worked out once for each: a check costs a small kernel."""
+    @functools.lru_cache(1024)
+    def of_shapes(name, shapes, options):
+        stand_ins = [None if s is None else np.broadcast_to(np.float32(0), s) for s in shapes]
+        return f(name, *stand_ins, *options)
+
+    @functools.wraps(f)
+    def call(name, *arguments):
+        arrays, options = arguments[:3], arguments[3:]
+        try:
+            return of_shapes(name, tuple(None if a is None else a.shape for a in arrays), options)
+        except TypeError:  # an option that is a list cannot be remembered
+            return f(name, *arguments)
+    return call
+
+
+@_remembered
 def _conv2d_geometry(name, x, w, b, stride, padding, dilation, groups):
     """The kernels' sixteen numbers, after the reference's checks."""
     full = reference_conv._check(name, x, w, b, stride, padding, dilation, groups)
@@ -65,6 +84,7 @@ def conv2d_vjp(dy, x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
     return out
 
 
+@_remembered
 def _transposed_size(name, x, w, b, stride, padding, output_padding, dilation, groups):
     full = reference_conv._check(name, x, w, b, stride, padding, dilation, groups, transposed=True)
     return reference_conv._transposed_size(name, x, w, *full[:2], output_padding, full[2])

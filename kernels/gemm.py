@@ -99,6 +99,11 @@ def _move(rows, columns, c, c_row, base, base_row, edge):
             store_up_to(c + 4 * (i * c_row + j), v, columns - j)
 
 
+def odd_lines(n):
+    """At least n, as an odd number of cache lines: rows this far apart do not all fall into the same few cache sets."""
+    return (-(-n // 16) | 1) * 16
+
+
 def panels(n):
     """How many panels n columns take."""
     return -(-n // COLUMNS)

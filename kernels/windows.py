@@ -6,9 +6,9 @@ but never more than a block of it), and multiplies from there; or multiplies fir
 import numpy as np
 from numba import int64, prange, types
 
-from .gemm import COLUMNS, ROWS, panels, product
+from .gemm import COLUMNS, ROWS, odd_lines, panels, product
 from .jit import IN, INT, OUT, helper, kernel, scratch, threads
-from .simd import WIDTH, address, clear, copy, load, load_up_to, splat, store_up_to
+from .simd import WIDTH, address, copy, load, load_up_to, move, splat, store_up_to, wipe
 
 EDGE = ROWS * COLUMNS
 CACHE = 2**16  # floats of a worker's block: 256 KB, a part of the second cache
@@ -52,8 +52,8 @@ def _gather(to, row, x, geometry, group, first, last, start, stop):
     channels = c // groups
     merged = dilate_s == 1 and groups == 1  # then a row of the window is contiguous
     span = s * channels if merged else channels
+    image, i, j = first // (ho * wo), first // wo % ho * down - top, first % wo * right - left
     for pixel in range(first, last):
-        image, i, j = pixel // (ho * wo), pixel // wo % ho * down - top, pixel % wo * right - left
         at = to + 4 * (pixel - first) * row
         for unit in range(start // span, (stop - 1) // span + 1):
             if merged:
@@ -67,32 +67,37 @@ def _gather(to, row, x, geometry, group, first, last, start, stop):
             a = min(max(low, edge), high)
             b = max(min(high, limit), a)
             if a > low:
-                clear(at, a - low)
+                wipe(at, a - low)
             if b > a:
-                copy(at + 4 * (a - low), x + 4 * ((image * h + y) * w * c + a), b - a)
+                move(at + 4 * (a - low), x + 4 * ((image * h + y) * w * c + a), b - a)
             if high > b:
-                clear(at + 4 * (b - low), high - b)
+                wipe(at + 4 * (b - low), high - b)
             at += 4 * (high - low)
+        j += right
+        if j == wo * right - left:
+            i, j = i + down, -left
+            if i == ho * down - top:
+                image, i = image + 1, -top
 
 
-@kernel((OUT, IN, IN, IN, OUT, GEOMETRY, INT, INT))
-def _windows_product(y, x, weights, bias, memory, geometry, block, workers):
+@kernel((OUT, IN, IN, IN, OUT, GEOMETRY, INT, INT, INT))
+def _windows_product(y, x, weights, bias, memory, geometry, block, pitch, workers):
     """y = windows of x times filters, plus bias; a block of pixels at a time."""
     n, h, w, c, ho, wo, o, r, s, down, right, top, left, _, _, groups = geometry
     pixels, depth, own = n * ho * wo, r * s * (c // groups), o // groups
     plain = groups * r * s * down * right == 1 and top == 0 and left == 0 and ho == h and wo == w  # x is the matrix
     for worker in prange(workers):
-        edge = address(memory) + 4 * worker * (EDGE + block * depth)
+        edge = address(memory) + 4 * worker * (EDGE + block * pitch)
         stop = min(-(-pixels // ROWS) * (worker + 1) // workers * ROWS, pixels)
         for group in range(groups):
             for first in range(-(-pixels // ROWS) * worker // workers * ROWS, stop, block):
                 last = min(first + block, stop)
-                a = edge + 4 * EDGE
+                a, row = edge + 4 * EDGE, pitch
                 if plain and (last - first) % ROWS == 0:
-                    a = address(x) + 4 * first * c
+                    a, row = address(x) + 4 * first * c, c
                 else:
-                    _gather(a, depth, address(x), geometry, group, first, last, 0, depth)
-                product(last - first, own, depth, a, depth, 1,
+                    _gather(a, pitch, address(x), geometry, group, first, last, 0, depth)
+                product(last - first, own, depth, a, row, 1,
                         address(weights) + 4 * group * -(-own // COLUMNS) * depth * COLUMNS, depth * COLUMNS, COLUMNS,
                         address(y) + 4 * (first * o + group * own), o,
                         address(bias) + 4 * group * own if bias.size else 0, 0, edge)
@@ -103,19 +108,19 @@ def windows_product(y, x, weights, bias, geometry):
     n, _, _, c, ho, wo, _, r, s, *_, groups = geometry
     depth, tiles = r * s * (c // groups), -(-n * ho * wo // ROWS)
     workers = min(threads(), tiles)
-    block = min(max(1, CACHE // depth // ROWS), -(-tiles // workers)) * ROWS
-    _windows_product(y, x, weights, bias, scratch(workers * (EDGE + block * depth)), geometry, block, workers)
+    pitch = odd_lines(depth)
+    block = min(max(1, CACHE // pitch // ROWS), -(-tiles // workers)) * ROWS
+    _windows_product(y, x, weights, bias, scratch(workers * (EDGE + block * pitch)), geometry, block, pitch, workers)
 
 
-@kernel((OUT, OUT, IN, IN, OUT, OUT, GEOMETRY, INT, INT))
-def _filter_gradient(dw, db, x, dy, sums, memory, geometry, block, workers):
+@kernel((OUT, OUT, IN, IN, OUT, OUT, GEOMETRY, INT, INT, INT))
+def _filter_gradient(dw, db, x, dy, sums, memory, geometry, block, row, workers):
     """dw (o, c, r, s) = dy times the windows of x, summed over pixels; db = sum of dy. A worker takes a range of the
     window's elements over all pixels, so that no sum depends on the number of workers."""
     n, _, _, c, ho, wo, o, r, s, _, _, _, _, _, _, groups = geometry
     pixels, channels, own = n * ho * wo, c // groups, o // groups
     depth, pitch = r * s * channels, -(-own // WIDTH) * WIDTH
     units = -(-depth // ROWS)
-    row = -(-units // workers) * ROWS
     for worker in prange(workers):
         start, stop = units * worker // workers * ROWS, min(units * (worker + 1) // workers * ROWS, depth)
         edge = address(memory) + 4 * worker * (EDGE + block * (row + pitch))
@@ -161,10 +166,10 @@ def filter_gradient(dw, db, x, dy, geometry):
     depth, own = r * s * (c // groups), o // groups
     units = -(-depth // ROWS)
     workers = min(threads(), units)
-    row, pitch = -(-units // workers) * ROWS, -(-own // WIDTH) * WIDTH
+    row, pitch = odd_lines(-(-units // workers) * ROWS), -(-own // WIDTH) * WIDTH
     block = max(1, min(CACHE // (row + pitch), n * ho * wo))
     _filter_gradient(dw, db, x, dy, np.empty(groups * depth * own, np.float32),
-                     scratch(workers * (EDGE + block * (row + pitch) + ROWS)), geometry, block, workers)
+                     scratch(workers * (EDGE + block * (row + pitch) + ROWS)), geometry, block, row, workers)
 
 
 @kernel((OUT, IN, IN, IN, OUT, GEOMETRY, INT, INT))

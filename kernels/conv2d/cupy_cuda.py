@@ -1,12 +1,15 @@
-"""conv2d, conv_transpose2d and their vjps on the CUDA backends: the reference's arguments to the kernels'."""
+"""Convolution, transposed convolution and their vjps on the CUDA backends: the reference's arguments to the kernels'."""
+import math
+
 import numpy as np
 
-from kernels.cuda import NULL, element
-from refimpl.ops._window import int_pair, output_size, sides
+from kernels.cuda import NULL, PRODUCTS, THREADS, blocks, element, form
+from refimpl.ops import conv as reference
+from refimpl.ops._window import output_size
 
-FILE = "conv2d/conv2d.cu"
-TILES = {"tiled": (64, 64, 256), "best": (128, 64, 128), "wmma": (64, 64, 128)}  # rows and columns of c a block, threads a block
-PARTS = 4096  # pixels a block sums before it leaves its share of the filters' gradient
+FORWARD, BACKWARD = "conv2d/conv2d.cu", "conv2d/conv2d_vjp.cu"
+WMMA = (64, 64, 128)    # rows, columns and threads a block of the tensor cores' product
+PIXELS = 256, 4096      # a block of the filters' gradient sums at least and at most so many, where it can choose
 
 
 def _geometry(image, filters, out, w, stride, padding, dilation, groups):
@@ -16,96 +19,110 @@ def _geometry(image, filters, out, w, stride, padding, dilation, groups):
     return tuple(map(np.int32, (n, i, h, width, filters, *out, *w[2:], *stride, top, left, *dilation, groups)))
 
 
-def _options(name, stride, padding, dilation):
-    return int_pair(f"{name}: stride", stride, 1), sides(f"{name}: padding", padding), int_pair(
-        f"{name}: dilation", dilation, 1)
+def _instance(name, dtype, version):
+    """A kernel's name in its module: naive, or the tiled one with its tile sizes."""
+    if version in ("naive", "wmma"):
+        return f"{name}_{version}<{element(dtype)}>"
+    return f"{name}_tiled<{', '.join(map(str, (element(dtype), *PRODUCTS[version])))}>"
 
 
-def _gather(device, x, w, b, out, stride, padding, dilation, groups, algorithm):
+def _product(device, path, name, out, args, rows, columns, groups, version):
+    """Launch a product with rows x columns results a group, or its naive form, one thread an element of out."""
+    version = device.product(version, rows, columns)
+    if version == "naive":
+        grid, threads = (blocks(out.size, THREADS),), THREADS
+    else:
+        high, wide, threads = WMMA if version == "wmma" else (*PRODUCTS[version][:2], PRODUCTS[version].threads)
+        grid = blocks(rows, high), blocks(columns, wide), groups
+    device.launch(path, _instance(name, out.dtype, version), grid, (threads,), args)
+    return out
+
+
+def _gather(device, x, w, b, out, options, version):
     """y (N, O, P, Q) from x (N, I, H, W): convolution."""
-    n, o = x.shape[0], w.shape[0]
-    y = device.empty((n, o, *out), x.dtype)
-    geometry = _geometry(x.shape, o, out, w.shape, stride, padding, dilation, groups)
+    y = device.empty((x.shape[0], w.shape[0], *out), x.dtype)
     if not y.size:
         return y
-    args = (y, x, w, NULL if b is None else b, *geometry)
-    if algorithm == "naive":
-        device.launch(FILE, f"conv2d_naive<{element(x.dtype)}>", (-(-y.size // 256),), (256,), args)
-    else:
-        rows, cols, threads = TILES[algorithm]
-        device.launch(FILE, f"conv2d_{algorithm}<{element(x.dtype)}>",
-                      (-(-n * out[0] * out[1] // rows), -(-(o // groups) // cols), groups), (threads,), args)
-    return y
+    args = (y, x, w, b, *_geometry(x.shape, w.shape[0], out, w.shape, *options))
+    return _product(device, FORWARD, "conv2d", y, args, x.shape[0] * math.prod(out), w.shape[0] // options[-1],
+                    options[-1], version)
 
 
-def _scatter(device, y, w, b, size, stride, padding, dilation, groups, algorithm):
+def _scatter(device, y, w, b, size, options, version):
     """x (N, I, H, W) from y (N, O, P, Q): the adjoint, which is transposed convolution."""
-    n, (o, i) = y.shape[0], (w.shape[0], w.shape[1] * groups)
-    x = device.empty((n, i, *size), y.dtype)
-    geometry = _geometry(x.shape, o, y.shape[2:], w.shape, stride, padding, dilation, groups)
-    if x.size:
-        rows, cols, threads = TILES["tiled" if algorithm == "naive" else algorithm]
-        device.launch(FILE, f"conv2d_dx_{'tiled' if algorithm == 'naive' else algorithm}<{element(y.dtype)}>",
-                      (-(-n * size[0] * size[1] // rows), -(-(i // groups) // cols), groups), (threads,),
-                      (x, y, w, NULL if b is None else b, *geometry))
-    return x
+    groups = options[-1]
+    x = device.empty((y.shape[0], w.shape[1] * groups, *size), y.dtype)
+    if not x.size:
+        return x
+    args = (x, y, w, b, *_geometry(x.shape, w.shape[0], y.shape[2:], w.shape, *options))
+    return _product(device, BACKWARD, "conv2d_dx", x, args, x.shape[0] * math.prod(size), w.shape[1], groups, version)
 
 
-def _filters(device, x, y, w_shape, stride, padding, dilation, groups):
+def _filters(device, x, y, w_shape, options, version):
     """dw (O, I/g, R, S) from the image x and the cotangent y."""
-    n, o = x.shape[0], w_shape[0]
-    pixels, taps = n * y.shape[2] * y.shape[3], int(np.prod(w_shape[1:]))
-    parts = max(1, -(-pixels // PARTS))
-    shares, dw = device.empty((parts, o * taps)), device.empty(w_shape, x.dtype)
-    geometry = _geometry(x.shape, o, y.shape[2:], w_shape, stride, padding, dilation, groups)
-    grid = (-(-(o // groups) // 64), -(-taps // 64), groups * parts)
-    device.launch(FILE, f"conv2d_dw_tiled<{element(x.dtype)}>", grid, (256,), (
-        shares, y, x, np.int32(parts), *geometry))
-    device.launch(FILE, f"conv2d_sum_shares<{element(x.dtype)}>", (-(-o * taps // 256),), (256,), (
-        dw, shares, np.int32(parts), np.int64(o * taps)))
+    groups, filters, taps = options[-1], w_shape[0] // options[-1], math.prod(w_shape[1:])
+    dw = device.empty(w_shape, x.dtype)
+    geometry = _geometry(x.shape, w_shape[0], y.shape[2:], w_shape, *options)
+    pixels = x.shape[0] * math.prod(y.shape[2:])
+    version = device.product(version, taps, filters)
+    if version == "naive":
+        return _product(device, BACKWARD, "conv2d_dw", dw, (dw, y, x, *geometry), 0, 0, 0, version)
+    tile = PRODUCTS[version]
+    grid = blocks(taps, tile.rows), blocks(filters, tile.columns)
+    wanted = max(blocks(pixels, PIXELS[1]), blocks(2 * device.processors, grid[0] * grid[1] * groups))
+    parts = max(1, min(blocks(pixels, PIXELS[0]), wanted))
+    shares = device.empty((parts, dw.size))
+    device.launch(BACKWARD, _instance("conv2d_dw", x.dtype, version), (*grid, groups * parts), (tile.threads,),
+                  (shares, y, x, np.int32(parts), *geometry))
+    device.launch(BACKWARD, f"conv2d_sum_shares<{element(x.dtype)}>", (blocks(dw.size, THREADS),), (THREADS,),
+                  (dw, shares, np.int32(parts), np.int64(dw.size)))
     return dw
 
 
 def _bias(device, dy):
     n, o, p, q = dy.shape
     db = device.empty((o,), dy.dtype)
-    device.launch(FILE, f"conv2d_db<{element(dy.dtype)}>", (o,), (256,), (db, dy, *map(np.int32, (n, o, p * q))))
+    device.launch(BACKWARD, f"conv2d_db<{element(dy.dtype)}>", (o,), (256,), (db, dy, *map(np.int32, (n, o, p * q))))
     return db
 
 
-def conv2d(device, x, w, b=None, stride=1, padding=0, dilation=1, groups=1, algorithm="best"):
-    """refimpl.ops.conv2d as an implicit matrix product. algorithm: naive, tiled, best, or wmma (half types)."""
-    stride, padding, dilation = _options("conv2d", stride, padding, dilation)
-    x, w, b = device.data("x", x), device.data("w", w), None if b is None else device.data("b", b)
-    out = output_size("conv2d", x.shape[2:], w.shape[2:], stride, padding, dilation)
-    return _gather(device, x, w, b, out, stride, padding, dilation, groups, algorithm)
+def _checked(device, name, x, w, b, stride, padding, dilation, groups, transposed=False):
+    """The arrays on the device, and the options in full, after the reference's checks."""
+    options = reference._check(name, form(x), form(w), form(b), stride, padding, dilation, groups, transposed)
+    return *(device.data(n, a) for n, a in (("x", x), ("w", w), ("b", b))), (*options, groups)
 
 
-def conv2d_vjp(device, dy, x, w, b=None, stride=1, padding=0, dilation=1, groups=1, algorithm="best"):
+def conv2d(device, x, w, b=None, stride=1, padding=0, dilation=1, groups=1, version=None):
+    """refimpl.ops.conv2d as an implicit matrix product. version: naive, tiled, best, small or, for half types, wmma."""
+    x, w, b, options = _checked(device, "conv2d", x, w, b, stride, padding, dilation, groups)
+    out = output_size("conv2d", x.shape[2:], w.shape[2:], *options[:3])
+    return _gather(device, x, w, b, out, options, version)
+
+
+def conv2d_vjp(device, dy, x, w, b=None, stride=1, padding=0, dilation=1, groups=1, version=None):
     """refimpl.ops.conv2d_vjp."""
-    stride, padding, dilation = _options("conv2d_vjp", stride, padding, dilation)
-    dy, x, w = (device.data(n, a) for n, a in (("dy", dy), ("x", x), ("w", w)))
-    return (_scatter(device, dy, w, None, x.shape[2:], stride, padding, dilation, groups, algorithm),
-            _filters(device, x, dy, w.shape, stride, padding, dilation, groups),
-            None if b is None else _bias(device, dy))
+    x, w, b, options = _checked(device, "conv2d_vjp", x, w, b, stride, padding, dilation, groups)
+    out = output_size("conv2d_vjp", x.shape[2:], w.shape[2:], *options[:3])
+    reference._check_dy("conv2d_vjp", form(dy), form(x), (w.shape[0], *out))
+    dy = device.data("dy", dy)
+    return (_scatter(device, dy, w, NULL, x.shape[2:], options, version),
+            _filters(device, x, dy, w.shape, options, version), None if b is NULL else _bias(device, dy))
 
 
-def conv_transpose2d(device, x, w, b=None, stride=1, padding=0, output_padding=0, dilation=1, groups=1,
-                     algorithm="best"):
+def conv_transpose2d(device, x, w, b=None, stride=1, padding=0, output_padding=0, dilation=1, groups=1, version=None):
     """refimpl.ops.conv_transpose2d: the data gradient's kernel, its adjoint's arguments exchanged."""
-    stride, padding, dilation = _options("conv_transpose2d", stride, padding, dilation)
-    extra = int_pair("conv_transpose2d: output_padding", output_padding, 0)
-    x, w, b = device.data("x", x), device.data("w", w), None if b is None else device.data("b", b)
-    size = tuple((n - 1) * s - sum(p) + d * (k - 1) + 1 + e for n, s, p, d, k, e in
-                 zip(x.shape[2:], stride, padding, dilation, w.shape[2:], extra))
-    return _scatter(device, x, w, b, size, stride, padding, dilation, groups, algorithm)
+    x, w, b, options = _checked(device, "conv_transpose2d", x, w, b, stride, padding, dilation, groups, True)
+    size = reference._transposed_size("conv_transpose2d", x, w, *options[:2], output_padding, options[2])
+    return _scatter(device, x, w, b, size, options, version)
 
 
 def conv_transpose2d_vjp(device, dy, x, w, b=None, stride=1, padding=0, output_padding=0, dilation=1, groups=1,
-                         algorithm="best"):
+                         version=None):
     """refimpl.ops.conv_transpose2d_vjp: a convolution of dy, and the filters' gradient with x and dy exchanged."""
-    stride, padding, dilation = _options("conv_transpose2d_vjp", stride, padding, dilation)
-    dy, x, w = (device.data(n, a) for n, a in (("dy", dy), ("x", x), ("w", w)))
-    return (_gather(device, dy, w, None, x.shape[2:], stride, padding, dilation, groups, algorithm),
-            _filters(device, dy, x, w.shape, stride, padding, dilation, groups),
-            None if b is None else _bias(device, dy))
+    name = "conv_transpose2d_vjp"
+    x, w, b, options = _checked(device, name, x, w, b, stride, padding, dilation, groups, True)
+    size = reference._transposed_size(name, x, w, *options[:2], output_padding, options[2])
+    reference._check_dy(name, form(dy), form(x), (w.shape[1] * groups, *size))
+    dy = device.data("dy", dy)
+    return (_gather(device, dy, w, NULL, x.shape[2:], options, version),
+            _filters(device, dy, x, w.shape, options, version), None if b is NULL else _bias(device, dy))

@@ -9,12 +9,12 @@ import numpy as np
 from numba import prange, types
 from numba.extending import intrinsic
 
-from ..gemm import COLUMNS, ROWS, panels, product
+from ..gemm import COLUMNS, ROWS, odd_lines, panels, product
 from ..jit import IN, INT, OUT, helper, kernel, scratch, threads
 from ..simd import I64, LANES, WIDTH, address, clear, copy, lanes, mul_add, pointer
 from ..windows import EDGE, filters
 
-TILES = 6250  # times channels in and out: a worker's transformed tiles fill most of the second cache
+TILES = 3072  # times channels in and out: a worker's transformed tiles stay in its second cache
 
 
 class _Lanes:
@@ -96,13 +96,12 @@ _transform_input, _transform_filter = _transform(_input, 6), _transform(_filter,
 _transform_output = _transform(_output, 6)
 
 
-@kernel((OUT, IN, INT, INT))
-def _transform_filters(to, packed, strips, c):
-    """Packed filters (strips, 9, c, COLUMNS) to (36, strips, c, COLUMNS)."""
+@kernel((OUT, IN, INT, INT, INT))
+def _transform_filters(to, packed, strips, c, place):
+    """Packed filters (strips, 9, c, COLUMNS) to 36 times (strips, c, COLUMNS)."""
     for row in prange(strips * c):
         for lane in range(0, COLUMNS, WIDTH):
             source = address(packed) + 4 * ((row // c * 9 * c + row % c) * COLUMNS + lane)
-            place = strips * c * COLUMNS
             _transform_filter(address(to) + 4 * (row * COLUMNS + lane), 6 * place, place, source, 3 * c * COLUMNS,
                               c * COLUMNS, 0)
 
@@ -139,31 +138,30 @@ def _store_tile(y, source, place, image, i, j, h, w, c, bias, patch):
             copy(y + 4 * ((image * h + i + row) * w + j) * c, patch + 4 * row * 4 * c, min(4, w - j) * c)
 
 
-@kernel((OUT, IN, IN, IN, OUT, INT, INT, INT, INT, INT, INT, INT, INT, INT, INT, INT))
-def _winograd(y, x, transformed, bias, memory, n, h, w, c, ho, wo, o, top, left, block, workers):
+@kernel((OUT, IN, IN, IN, OUT, *[INT] * 14))
+def _winograd(y, x, transformed, bias, memory, n, h, w, c, ho, wo, o, top, left, block, place_c,
+              place_o, place_w, workers):
     """Each worker takes a run of tiles, a block at a time: load and transform, 36 products, transform back."""
     down, across = -(-ho // 4), -(-wo // 4)
-    tiles, strips = n * down * across, -(-o // COLUMNS)
-    size = EDGE + 36 * max(c, o) + 36 * block * (c + o)
+    tiles = n * down * across
+    size = EDGE + 36 * (max(c, o) + place_c + place_o)
     for worker in prange(workers):
         edge = address(memory) + 4 * worker * size
         patch = edge + 4 * EDGE
         loaded = patch + 4 * 36 * max(c, o)
-        products = loaded + 4 * 36 * block * c
+        products = loaded + 4 * 36 * place_c
         stop = tiles * (worker + 1) // workers
         for first in range(tiles * worker // workers, stop, block):
             last = min(first + block, stop)
             for tile in range(first, last):
                 image, i, j = tile // (down * across), tile // across % down * 4, tile % across * 4
-                _load_tile(loaded + 4 * (tile - first) * c, block * c, address(x), image, i - top, j - left, h, w, c,
-                           patch)
+                _load_tile(loaded + 4 * (tile - first) * c, place_c, address(x), image, i - top, j - left, h, w, c, patch)
             for f in range(36):
-                product(last - first, o, c, loaded + 4 * f * block * c, c, 1,
-                        address(transformed) + 4 * f * strips * c * COLUMNS, c * COLUMNS, COLUMNS,
-                        products + 4 * f * block * o, o, 0, 0, edge)
+                product(last - first, o, c, loaded + 4 * f * place_c, c, 1, address(transformed) + 4 * f * place_w,
+                        c * COLUMNS, COLUMNS, products + 4 * f * place_o, o, 0, 0, edge)
             for tile in range(first, last):
                 image, i, j = tile // (down * across), tile // across % down * 4, tile % across * 4
-                _store_tile(address(y), products + 4 * (tile - first) * o, block * o, image, i, j, ho, wo, o,
+                _store_tile(address(y), products + 4 * (tile - first) * o, place_o, image, i, j, ho, wo, o,
                             address(bias) if bias.size else 0, patch)
 
 
@@ -180,10 +178,13 @@ def winograd(y, x, w, bias, geometry, back=False):
         y[...] = whole.reshape(-1, o + more_o)[:, :o].reshape(-1)
         return
     packed = filters(w, 1, transposed=back, turned=back)
-    transformed = np.empty(4 * packed.size, np.float32)
-    _transform_filters(transformed, packed, panels(o), c)
+    place_w = odd_lines(panels(o) * c * COLUMNS)
+    transformed = np.empty(36 * place_w, np.float32)
+    _transform_filters(transformed, packed, panels(o), c, place_w)
     tiles = n * -(-ho // 4) * -(-wo // 4)
     block = max(1, TILES // (c + o) // ROWS) * ROWS
     workers = min(threads(), tiles)
-    memory = scratch(workers * (EDGE + 36 * max(c, o) + 36 * block * (c + o)))
-    _winograd(y, x, transformed, bias, memory, n, h, wide, c, ho, wo, o, top, left, block, workers)
+    place_c, place_o = odd_lines(block * c), odd_lines(block * o)
+    memory = scratch(workers * (EDGE + 36 * (max(c, o) + place_c + place_o)))
+    _winograd(y, x, transformed, bias, memory, n, h, wide, c, ho, wo, o, top, left, block, place_c, place_o, place_w,
+              workers)
