@@ -91,7 +91,11 @@ def test_score_of_a_run_and_of_a_file(run, tmp_path, capsys):
     np.savez(tmp_path / "real.npz", images=digits.train[:597], labels=digits.train_labels[:597])
     assert main(["score", str(tmp_path / "real.npz"), "--data", "digits"]) == 0
     out = capsys.readouterr().out
-    assert "1.30" in out and "yardsticks" in out and max(map(len, out.splitlines())) <= 100
+    assert "yardsticks" in out and max(map(len, out.splitlines())) <= 100
+    assert main(["score", str(tmp_path / "real.npz"), "--data", "digits", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)  # the protocol's published yardstick for real images
+    assert abs(figures["fd"] - 1.30) < 0.05 and abs(figures["recall"] - 0.97) < 0.005
+    assert abs(figures["one_nn"] - 0.49) < 0.01 and figures["distance"] == 0 and figures["agreement"] > 0.99
 
 
 def test_systems_and_help(capsys):
