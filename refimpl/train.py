@@ -47,7 +47,9 @@ class Player(NamedTuple):
 class System(NamedTuple):
     """Players, in the order in which they move, and sample(params, state, n, key, ops, labels=None, **options).
 
-    classes: how many labels can be asked for, 0 for none; options: the sampler's, with their defaults.
+    classes: how many labels can be asked for, 0 for none; options: the sampler's, with their defaults. Where a system
+    has them: nll(params, state, x, key, ops) -> (N,), what data cost, in bits per dimension on a grid of levels and
+    nats elsewhere; encode(params, state, x, ops) -> z and decode(params, state, z, ops) -> x, without randomness.
     """
 
     name: str
@@ -55,6 +57,9 @@ class System(NamedTuple):
     sample: object
     classes: int = 0
     options: dict = {}  # noqa: RUF012 - never written to
+    nll: object = None
+    encode: object = None
+    decode: object = None
 
 
 class Run(NamedTuple):

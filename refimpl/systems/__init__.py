@@ -6,7 +6,8 @@ from refimpl.ops._check import require
 
 SYSTEMS = {name: f"refimpl.systems.{name.replace('-', '_')}" for name in (
     "ddpm", "gan", "lsgan", "wgan", "wgan-gp", "cgan", "dcgan", "sngan", "sagan", "biggan", "progressive", "stylegan",
-    "stylegan2", "text-to-image", "pix2pix", "cyclegan", "srgan")}
+    "stylegan2", "text-to-image", "pix2pix", "cyclegan", "srgan",
+    "nice", "realnvp", "glow", "ebm")}
 
 
 def module(name):

@@ -1,0 +1,116 @@
+"""What the three flows share: the exact likelihood as a loss, sampling by the inverse, bits per dimension."""
+import math
+
+import numpy as np
+
+from refimpl.equations.dequantise import log_logistic, log_logistic_vjp, logit_map, logit_map_inverse
+from refimpl.equations.gaussian import log_normal, log_normal_vjp
+from refimpl.equations.likelihood import density_bits, dequantise
+from refimpl.nets import flow as nets
+from refimpl.ops._check import require
+from refimpl.ops.random import fold
+from refimpl.optim import Optimiser, adamw, cosine_rate
+from refimpl.train import Player, System
+
+DEFAULTS = {"prior": "normal", "couplings": 4, "levels": 1, "net": "mlp", "width": 128, "depth": 2, "bound": 2.0,
+            "logit": 0.0, "rate": 1e-3, "warmup": 50, "clip": 50.0, "weight_decay": 0.0, "steps": 2000, "batch": 128,
+            "ema": 0.99}
+CHUNK = 256  # samples drawn together: bounds memory, changes no sample
+
+
+def optimiser(config):
+    """AdamW at a rate that rises and then falls along a cosine.
+
+    Shapes: config with rate, steps, warmup, clip, weight_decay. Returns an Optimiser.
+    """
+    steps, rate = config["steps"], config["rate"]
+    return Optimiser(lambda p, g, s, r: adamw(p, g, s, r, weight_decay=config["weight_decay"]),
+                     lambda step: cosine_rate(min(step, steps - 1), steps, rate, min(config["warmup"], steps - 1)),
+                     config["clip"])
+
+
+def no_labels(name, labels):
+    """One sentence for labels given to a system that knows none."""
+    require(labels is None, f"{name} knows no classes, so no labels can be asked for")
+
+
+def flow_system(name, config, data):
+    r"""A flow as a system of one player.
+
+    $$\log p(x) = \log p_Z(z) + \log\left|\det\frac{\partial z}{\partial x}\right|$$
+
+    Shapes: config as DEFAULTS; returns a System. Its loss is bits per dimension on a grid of levels, else nats.
+    Raises: ValueError for settings that do not fit.
+    """
+    require(config["prior"] in ("normal", "logistic"), f"{name}: prior must be normal or logistic, "
+            f"got {config['prior']!r}")
+    require(0 <= config["logit"] < 0.5, f"{name}: logit must be in [0, 1/2), 0 for none, got {config['logit']}")
+    entries = ("couplings", "levels", "net", "width", "depth", "bound")
+    c = nets.FlowConfig(data.shape, name, *(config[k] for k in entries))
+    nets.plan(c)
+    bins, image, D = data.levels, len(data.shape) == 3, math.prod(data.shape)
+    unit = D * math.log(2) if bins else 1.0
+    require(image or not config["logit"], f"{name}: logit is for images")
+
+    def spread(x, key, index, ops):
+        """Data off their grid, where they have one."""
+        if not bins:
+            return x
+        u = ops.uniform(key, index, 0, data.shape, dtype=x.dtype, like=x)
+        return np.clip(dequantise(x, u, bins), -1, 1) if config["logit"] else dequantise(x, u, bins)
+
+    def log_density(params, state, x, ops):
+        """Nats of x (N, ...), and pullback(dlog_p) -> grads."""
+        change = 0
+        if config["logit"]:
+            x, change = logit_map(x, config["logit"])
+        z, log_det, back = nets.forward(params, state, x, config=c, ops=ops)
+        if config["prior"] == "normal":
+            log_p, prior = log_normal(z, 0 * z, 0 * z), lambda dy: log_normal_vjp(dy, z, 0 * z, 0 * z)[0]
+        else:
+            log_p, prior = log_logistic(z), lambda dy: log_logistic_vjp(dy, z)
+        return log_p + log_det + change, lambda dy: back(prior(dy), dy)[0]
+
+    def loss_and_grads(params, state, batch, key, ops):
+        x = spread(batch.x, key, np.arange(len(batch.x)), ops)
+        log_p, back = log_density(params["flow"], state["flow"], x, ops)
+        loss = np.mean(density_bits(log_p, x, bins)) if bins else -np.mean(log_p)
+        return loss, back(np.full(len(x), -1 / (len(x) * unit), x.dtype)), state, {}
+
+    def nll(params, state, x, key, ops):
+        x = spread(x, key, np.arange(len(x)), ops)
+        log_p, _ = log_density(params["flow"], state["flow"], x, ops)
+        return density_bits(log_p, x, bins) if bins else -log_p
+
+    def encode(params, state, x, ops):
+        x = logit_map(x, config["logit"])[0] if config["logit"] else x
+        return nets.forward(params["flow"], state["flow"], x, config=c, ops=ops)[0]
+
+    def decode(params, state, z, ops):
+        x = nets.inverse(params["flow"], state["flow"], z, config=c, ops=ops)
+        return logit_map_inverse(x, config["logit"]) if config["logit"] else x
+
+    def sample(params, state, n, key, ops, labels=None, first=0, temperature=1.0):
+        no_labels(name, labels)
+        require(temperature >= 0, f"temperature must not be negative, got {temperature}")
+        pieces = [np.zeros((0, *data.shape), np.float32)]
+        for start in range(0, n, CHUNK):
+            index = first + np.arange(start, min(start + CHUNK, n))
+            if config["prior"] == "normal":
+                z = ops.normal(key, index, 0, (D,))
+            else:
+                u = ops.uniform(key, index, 0, (D,), np.float64) - 2.0**-25
+                z = np.log(u / (1 - u)).astype(np.float32)
+            x = decode(params, state, np.float32(temperature) * z, ops)
+            pieces.append(np.clip(x, -1, 1) if image else x)
+        return np.concatenate(pieces)
+
+    def init(key):
+        index = np.arange(min(512, len(data.train)))
+        from refimpl import ops
+
+        x = spread(data.train[index], fold(key, 1), index, ops)
+        return nets.flow_init(fold(key, 0), c, logit_map(x, config["logit"])[0] if config["logit"] else x, ops)
+
+    return System(name, {"flow": Player(init, loss_and_grads, optimiser(config), ema=config["ema"])}, sample,
+                  options={"temperature": 1.0}, nll=nll, encode=encode, decode=decode)
