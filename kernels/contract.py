@@ -50,6 +50,7 @@ class Kernel(NamedTuple):
     dtype: of the data, when it is not the same. chain: h(M), the longest chain of additions in a sum of M terms, where
     the bound asks for it. where: the part of the contract's cases that the kernel is for, {"window": 3, "stride": 1},
     keywords of its cases. layout: memory order of the out arrays that a raw kernel is handed, "C" or "channels_last".
+    version: its name where several kernels share an algorithm and its bound.
     """
 
     operation: str
@@ -62,6 +63,7 @@ class Kernel(NamedTuple):
     raw: bool = True
     where: dict = {}  # noqa: RUF012, never written to
     layout: str = "C"
+    version: str | None = None
 
     @property
     def data(self):
@@ -72,7 +74,7 @@ class Kernel(NamedTuple):
     def label(self):
         """Its name in tables and in the file of committed ceilings."""
         chosen = self.algorithm if isinstance(self.algorithm, str) else "chosen"
-        return "/".join([self.operation, self.backend, chosen, self.data])
+        return "/".join([self.operation, self.backend, self.version or chosen, self.data])
 
 
 KERNELS = []
@@ -85,13 +87,17 @@ def register(kernel):
     return kernel
 
 
-def registered(backend=None):
-    """All kernels of a backend (or of every backend imported so far), after importing that backend."""
+def registered(backend=None, device=None):
+    """All kernels of a backend (or of every backend imported so far), after importing that backend.
+
+    A backend's name says where it runs when that is not its own place: "cupy:host".
+    """
     contracts()
     if backend is not None:
         from kernels import backend as namespace
 
-        namespace(backend)
+        namespace(backend, device)
+        backend = f"{backend}:host" if device == "host" else backend
     return [k for k in KERNELS if backend is None or k.backend == backend]
 
 

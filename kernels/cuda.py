@@ -12,16 +12,31 @@ import numpy as np
 NULL = np.uint64(0)  # a pointer argument that is absent
 HERE = Path(__file__).parent
 
-
-ELEMENTS = {"float32": "float", "float16": "__half", "bfloat16": "__nv_bfloat16"}
+# Neither NumPy nor CuPy has bfloat16: arrays of uint16 hold its bits.
+ELEMENTS = {"float32": "float", "float16": "__half", "uint16": "__nv_bfloat16", "bfloat16": "__nv_bfloat16"}
 
 
 def element(dtype):
     """A dtype's name in CUDA C++."""
-    name = getattr(dtype, "name", str(dtype))
-    if name not in ELEMENTS:
-        raise TypeError(f"the CUDA kernels take {', '.join(ELEMENTS)}, got {name}")
-    return ELEMENTS[name]
+    return ELEMENTS[np.dtype(dtype).name]
+
+
+class Form(NamedTuple):
+    """What the reference's checks look at: shape and dtype. bfloat16 counts as float16, which NumPy knows."""
+
+    shape: tuple
+    dtype: object
+
+    @property
+    def ndim(self):
+        return len(self.shape)
+
+
+def form(x):
+    """The Form of an array, None of None."""
+    if x is None:
+        return None
+    return Form(x.shape, np.dtype(np.float16) if x.dtype.name in ("uint16", "bfloat16") else x.dtype)
 
 
 def source(path):
@@ -34,49 +49,110 @@ def source(path):
     return re.sub(r'#include "([\w.]+\.cuh)"\n', header, text)
 
 
+class Tile(NamedTuple):
+    """How gemm.cuh cuts a product: rows and columns a block and their common depth, rows and columns a thread, buffers."""
+
+    rows: int
+    columns: int
+    depth: int
+    rows_each: int
+    columns_each: int
+    buffers: int
+
+    @property
+    def threads(self):
+        return self.rows // self.rows_each * self.columns // self.columns_each
+
+
+PRODUCTS = {"tiled": Tile(64, 64, 16, 4, 4, 1), "best": Tile(128, 64, 8, 8, 8, 2), "small": Tile(64, 32, 16, 4, 4, 2)}
+THREADS = 256  # a block of an element-wise kernel
+
+
+class Heads(NamedTuple):
+    """How attention's kernels cut a head: threads that share a row, rows a thread, and rows a tile in shared memory.
+
+    A block has 128 threads.
+    """
+
+    lanes: int
+    rows: int
+    tile: int = 32
+
+    @property
+    def block(self):
+        """Rows a block."""
+        return 128 // self.lanes * self.rows
+
+
+HEADS = (16, 32, 64, 128)  # head sizes that are compiled; others are padded with zeros up to the next
+
+
+def heads(kernel, version, size):
+    """The Heads of a kernel for a compiled head size: registers hold four rows a thread, two of the largest heads."""
+    lanes = 4 if size == 16 or (kernel, version) == ("attention", "tiled") else 8
+    if version == "tiled":
+        return Heads(lanes, 1)
+    return Heads(lanes, 4 if kernel == "attention" and size < 128 else 2)
+
+
+def blocks(size, each):
+    """How many runs of `each` cover `size`."""
+    return -(-size // each)
+
+
 class Device(NamedTuple):
-    """A place to run: its name, the module class of that place, its array module, and options for every module."""
+    """A place to run: its name, "gpu" or "host", its array module, its number of multiprocessors, and find(path, name)
+    -> a kernel that takes CuPy's (grid, block, args, shared_mem=0)."""
 
     name: str
-    module: object
     xp: object
-    options: dict
+    processors: int
+    find: object
 
-    def function(self, path, name):
-        """A kernel by its file under kernels/ and its name or name expression."""
-        return _module(self, path, name if "<" in name else None).get_function(name)
+    def product(self, version, rows, columns):
+        """The version of a product to run: the one asked for, or for None the one with the larger tiles that still gives
+        every multiprocessor a block."""
+        tile = PRODUCTS["best"]
+        enough = blocks(rows, tile.rows) * blocks(columns, tile.columns) >= self.processors
+        return version or ("best" if enough else "small")
 
     def launch(self, path, name, grid, block, args, shared_mem=0):
-        """Run a kernel. Python numbers are refused by both places alike: an argument's width is the parameter's."""
-        self.function(path, name)(grid, block, args, shared_mem=shared_mem)
+        """Run a kernel, by its file under kernels/ and its name or name expression.
+
+        Arguments are arrays, NULL and NumPy scalars: a Python number's width would be a guess.
+        """
+        self.find(path, name)(grid, block, args, shared_mem=shared_mem)
 
     def empty(self, shape, dtype=np.float32):
         """Output memory; on the CPU model it is poisoned, so that an element that nobody writes shows."""
-        return self.xp.full(shape, np.nan, dtype) if self.name == "host" else self.xp.empty(shape, dtype)
+        if self.name == "gpu":
+            return self.xp.empty(shape, dtype)
+        return self.xp.full(shape, 0x7FFF if np.dtype(dtype) == np.uint16 else np.nan, dtype)
 
     def data(self, name, x):
-        """x itself if it lives here, contiguous; a sentence if it lives elsewhere."""
+        """x itself if it lives here, contiguous; a sentence if it lives elsewhere. None and NULL stay NULL."""
+        if x is None or x is NULL:
+            return NULL
         if not isinstance(x, self.xp.ndarray):
             raise TypeError(f"{name} is a {type(x).__module__}.{type(x).__name__}, but this backend works on "
                             f"{self.xp.__name__} arrays: move it explicitly")
         return self.xp.ascontiguousarray(x)
 
 
-_MODULES = {}
-
-
-def _module(device, path, expression):
-    """A compiled module, kept: by place, options, file and the template instance asked for."""
-    key = (device.name, tuple(sorted(device.options.items())), path, expression)
-    if key not in _MODULES:
-        names = {"name_expressions": [expression]} if expression else {}
-        _MODULES[key] = device.module(code=source(path), options=("-std=c++17",), **names, **device.options)
-    return _MODULES[key]
-
-
 @functools.cache
-def gpu():
-    """The current GPU through CuPy. Raises ImportError or RuntimeError with one sentence when there is none."""
+def _sources(module, options):
+    """find(path, name) for CUDA C++: one module per template instance, so that only what is used is compiled."""
+    @functools.cache
+    def find(path, name):
+        expressions = {"name_expressions": [name]} if "<" in name else {}
+        loaded = module(code=source(path), options=("-std=c++17",), **expressions, **dict(options))
+        return loaded.get_function(name)
+
+    return find
+
+
+def array_module():
+    """CuPy, with a GPU to use. Raises ImportError with one sentence when there is none."""
     try:
         import cupy
     except ImportError:
@@ -84,12 +160,19 @@ def gpu():
     try:
         cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
-        raise RuntimeError(f"CuPy finds no usable GPU ({error}); device 'host' runs these kernels on the CPU") from None
-    return Device("gpu", cupy.RawModule, cupy, {})
+        raise ImportError(f"CuPy finds no usable GPU ({error}); device 'host' runs these kernels on the CPU") from None
+    return cupy
+
+
+def gpu():
+    """The current GPU, through CuPy: its current device and stream at each launch."""
+    xp = array_module()
+    processors = xp.cuda.Device().attributes["MultiProcessorCount"]
+    return Device("gpu", xp, processors, _sources(xp.RawModule, ()))
 
 
 def host(**options):
     """The CPU model; options are hostcuda.RawModule's: checked, order, seed, time_limit."""
     from .hostcuda import RawModule
 
-    return Device("host", RawModule, np, options)
+    return Device("host", np, 1, _sources(RawModule, tuple(sorted(options.items()))))

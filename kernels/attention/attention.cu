@@ -1,36 +1,26 @@
 // o = softmax(scale q k^T + log mask) v for q (N h, L, d), k (N h, S, d), v (N h, S, e), without an L x S matrix:
 // one pass over the keys with a running maximum m, sum l and output, rescaled whenever m grows (online softmax).
 // lse (N h, L), if not null, takes m + log l for the backward pass. A row with nothing to attend to gives 0, lse -inf.
-// mask: bytes, or null; strides of its (N, h, L, S), 0 where it broadcasts.
+// D is the compiled head size, at least d and e. Blocks are numbered tile by tile, head after head.
 #include "numbers.cuh"
+#include "attention.cuh"
+#include <mma.h>
 
-#define NEGATIVE_INFINITY __int_as_float(0xff800000)
-
-struct Mask { const unsigned char* at; int causal; long long n, h, l, s; };
-
-#define MASK_PARAMETERS const unsigned char* mask, int causal, long long mask_n, long long mask_h, long long mask_l, \
-  long long mask_s
-#define MASK(b, heads) Mask{mask ? mask + (b) / (heads) * mask_n + (b) % (heads) * mask_h : mask, causal, 0, 0, mask_l, mask_s}
-
-__device__ __forceinline__ bool seen(const Mask& m, int i, int j) {
-  return (!m.causal || j <= i) && (!m.at || m.at[i * m.l + j * m.s]);
-}
+#define ATTENTION_PARAMETERS T* o, float* lse, const T* q, const T* k, const T* v, MASK_PARAMETERS, float scale, \
+  int heads, int L, int S, int d, int e
 
 // One step of the online softmax: a score joins (m, l); returns the weight it gets, `keep` what the past is scaled by.
 __device__ __forceinline__ float join(float s, float& m, float& l, float& keep) {
-  float top = s > m || s != s ? s : m;                       // NaN enters and stays
+  float top = larger(s, m), p = weight(s, top);
   keep = m == top ? 1.0f : expf(m - top);
-  float p = expf(s - top);
   m = top;
   l = l * keep + p;
   return p;
 }
 
-// Naive: one thread a query, its output in local memory, every key read from global memory by every thread.
-template <class T, int D> __global__ void attention_naive(
-    T* o, float* lse, const T* q, const T* k, const T* v, MASK_PARAMETERS, float scale, int heads, int L, int S, int d,
-    int e) {
-  int i = blockIdx.x * blockDim.x + threadIdx.x, b = blockIdx.y;
+// Naive: one thread a query, its output in local memory, every key and value read from global memory by every thread.
+template <class T, int D> __global__ void attention_naive(ATTENTION_PARAMETERS) {
+  int tiles = (L + blockDim.x - 1) / blockDim.x, b = blockIdx.x / tiles, i = blockIdx.x % tiles * blockDim.x + threadIdx.x;
   if (i >= L) return;
   Mask see = MASK(b, heads);
   const T* row = q + ((long long)b * L + i) * d;
@@ -39,7 +29,6 @@ template <class T, int D> __global__ void attention_naive(
     if (!seen(see, i, j)) continue;
     float s = 0.0f;
     for (int c = 0; c < d; ++c) s += up(row[c]) * up(k[((long long)b * S + j) * d + c]);
-    if (s * scale == NEGATIVE_INFINITY) continue;
     float p = join(s * scale, m, l, keep);
     for (int c = 0; c < e; ++c) out[c] = out[c] * keep + p * up(v[((long long)b * S + j) * e + c]);
   }
@@ -47,190 +36,217 @@ template <class T, int D> __global__ void attention_naive(
   if (lse) lse[(long long)b * L + i] = l == 0.0f ? NEGATIVE_INFINITY : m + logf(l);
 }
 
-constexpr int LANES = 4;     // threads that share a query: each holds every fourth float4 of its q and o
-constexpr int KEYS = 32;     // keys a tile
-constexpr int ROWS = 32;     // groups of four lanes a block: 128 threads
-
-// A tile of up to KEYS rows of `width` numbers to shared memory as floats, zero beyond the matrix and beyond its width.
-template <class T, int D> __device__ __forceinline__ void load_tile(float* tile, const T* from, int first, int rows,
-                                                                    int width) {
-  for (int i = threadIdx.x; i < KEYS * D; i += blockDim.x) {
-    int j = i / D, c = i % D;
-    tile[i] = first + j < rows && c < width ? up(from[(long long)(first + j) * width + c]) : 0.0f;
-  }
-}
-
-// This lane's numbers of one row, zero beyond its width.
-template <class T, int D> __device__ __forceinline__ void load_row(float (&mine)[D / LANES], const T* row, bool inside,
-                                                                   int width, int lane) {
-  #pragma unroll
-  for (int i = 0; i < D / LANES; ++i) {
-    int c = i / 4 * 4 * LANES + 4 * lane + i % 4;
-    mine[i] = inside && c < width ? up(row[c]) : 0.0f;
-  }
-}
-
-template <int D> __device__ __forceinline__ float dot4(const float (&mine)[D / LANES], const float* row, int lane) {
-  float s = 0.0f;
-  #pragma unroll
-  for (int i = 0; i < D / LANES; i += 4) {
-    float4 t = *(const float4*)(row + i * LANES + 4 * lane);   // the lanes' float4s are neighbours: no bank conflict
-    s += mine[i] * t.x + mine[i + 1] * t.y + mine[i + 2] * t.z + mine[i + 3] * t.w;
-  }
-  s += __shfl_xor_sync(0xffffffffu, s, 1);
-  return s + __shfl_xor_sync(0xffffffffu, s, 2);
-}
-
-template <int D> __device__ __forceinline__ void add4(float (&mine)[D / LANES], float p, const float* row, int lane) {
-  #pragma unroll
-  for (int i = 0; i < D / LANES; i += 4) {
-    float4 t = *(const float4*)(row + i * LANES + 4 * lane);
-    mine[i] += p * t.x; mine[i + 1] += p * t.y; mine[i + 2] += p * t.z; mine[i + 3] += p * t.w;
-  }
-}
-
-// Tiled: a tile of keys and values in shared memory serves 32 queries, so global memory gives each key once a block, not
-// once a query. Best: QUERIES = 2 rows a thread, so each float4 read from shared memory serves two products, and the
-// past is rescaled once for eight keys instead of once for each.
-template <class T, int D, int QUERIES> __global__ void attention_tiled(
-    T* o, float* lse, const T* q, const T* k, const T* v, MASK_PARAMETERS, float scale, int heads, int L, int S, int d,
-    int e) {
-  __shared__ float4 keys4[KEYS * D / 4], values4[KEYS * D / 4];
-  float *keys = (float*)keys4, *values = (float*)values4;
-  constexpr int AT_ONCE = 8;
-  int lane = threadIdx.x % LANES, b = blockIdx.y, first = (blockIdx.x * ROWS + threadIdx.x / LANES) * QUERIES;
+// Tiled: a tile of keys and values in shared memory serves all queries of a block, so global memory gives each of them
+// once a block, not once a query. LANES threads share a query, so that q and o stay in registers.
+template <class T, int D, int LANES, int QUERIES, int KEYS>
+__global__ void __launch_bounds__(128) attention_tiled(ATTENTION_PARAMETERS) {
+  __shared__ float4 keys[KEYS * D / 4], values[KEYS * D / 4];
+  constexpr int ROWS = 128 / LANES;
+  int lane = threadIdx.x % LANES, tiles = (L + ROWS - 1) / ROWS, b = blockIdx.x / tiles;
+  int start = blockIdx.x % tiles * ROWS, i = start + threadIdx.x / LANES;
   Mask see = MASK(b, heads);
-  float mine[QUERIES][D / LANES], out[QUERIES][D / LANES] = {}, m[QUERIES], l[QUERIES];
+  float mine[D / LANES], out[1][D / LANES] = {}, m = NEGATIVE_INFINITY, l = 0.0f;
+  load_row<T, D, LANES>(mine, q + ((long long)b * L + i) * d, i < L, d, lane);
+  int last = causal ? min(S, start + ROWS) : S;                             // no query of the block sees a later key
+  for (int tile = 0; tile < last; tile += KEYS) {
+    __syncthreads();                                                        // all are done with the previous tile
+    load_tile<T, D, KEYS, 128>(keys, k + (long long)b * S * d, tile, S, d);
+    load_tile<T, D, KEYS, 128>(values, v + (long long)b * S * e, tile, S, e);
+    __syncthreads();
+    for (int j = 0; j < min(KEYS, S - tile); ++j) {
+      float share = 0.0f, p[1], keep;
+      #pragma unroll
+      for (int c = 0; c < D / LANES; c += 4) {
+        float4 t = keys[j * D / 4 + c / 4 * LANES + lane];
+        share += mine[c] * t.x + mine[c + 1] * t.y + mine[c + 2] * t.z + mine[c + 3] * t.w;
+      }
+      float s = lanes_sum<LANES>(share) * scale;
+      p[0] = join(i < L && seen(see, i, tile + j) ? s : NEGATIVE_INFINITY, m, l, keep);
+      #pragma unroll
+      for (int c = 0; c < D / LANES; ++c) out[0][c] *= keep;
+      add<D, LANES>(out, p, values + j * D / 4, lane);
+    }
+  }
+  if (i >= L) return;
+  store_row<T, D, LANES>(o + ((long long)b * L + i) * e, out[0], l == 0.0f ? 0.0f : 1.0f / l, e, lane);
+  if (lse && lane == 0) lse[(long long)b * L + i] = l == 0.0f ? NEGATIVE_INFINITY : m + logf(l);
+}
+
+// Best: LANES keys at a time. Their scores are summed so that each lane ends with one of them, so a lane takes one
+// exponential and looks at one element of the mask where it took LANES, and the past is rescaled once for LANES keys.
+// QUERIES rows a thread: a float4 read from shared memory serves that many products.
+template <class T, int D, int LANES, int QUERIES, int KEYS>
+__global__ void __launch_bounds__(128, BLOCKS<D>) attention_best(ATTENTION_PARAMETERS) {
+  __shared__ float4 keys[KEYS * D / 4], values[KEYS * D / 4];
+  constexpr int ROWS = 128 / LANES * QUERIES;
+  int lane = threadIdx.x % LANES, tiles = (L + ROWS - 1) / ROWS, b = blockIdx.x / tiles;
+  int start = blockIdx.x % tiles * ROWS, first = start + threadIdx.x / LANES * QUERIES;
+  Mask see = MASK(b, heads);
+  float mine[QUERIES][D / LANES], out[QUERIES][D / LANES] = {}, m[QUERIES], l[QUERIES];   // l: this lane's share
   #pragma unroll
   for (int r = 0; r < QUERIES; ++r) {
-    load_row<T, D>(mine[r], q + ((long long)b * L + first + r) * d, first + r < L, d, lane);
+    load_row<T, D, LANES>(mine[r], q + ((long long)b * L + first + r) * d, first + r < L, d, lane);
     m[r] = NEGATIVE_INFINITY;
     l[r] = 0.0f;
   }
-  int last = causal ? min(S, (int)(blockIdx.x + 1) * ROWS * QUERIES) : S;   // no query of the block sees a later key
+  int last = causal ? min(S, start + ROWS) : S;
   for (int tile = 0; tile < last; tile += KEYS) {
-    __syncthreads();                                                        // all are done with the previous tile
-    load_tile<T, D>(keys, k + (long long)b * S * d, tile, S, d);
-    load_tile<T, D>(values, v + (long long)b * S * e, tile, S, e);
     __syncthreads();
-    for (int part = 0; part < KEYS; part += AT_ONCE) {
+    load_tile<T, D, KEYS, 128>(keys, k + (long long)b * S * d, tile, S, d);
+    load_tile<T, D, KEYS, 128>(values, v + (long long)b * S * e, tile, S, e);
+    __syncthreads();
+    for (int part = 0; part < min(KEYS, S - tile); part += LANES) {
+      float p[QUERIES];
+      scores<D, LANES>(p, mine, keys + part * D / 4, lane);
       #pragma unroll
       for (int r = 0; r < QUERIES; ++r) {
-        float s[AT_ONCE], top = m[r];
-        #pragma unroll
-        for (int j = 0; j < AT_ONCE; ++j) {
-          int key = tile + part + j;
-          float score = dot4<D>(mine[r], keys + (part + j) * D, lane) * scale;
-          s[j] = first + r < L && key < S && seen(see, first + r, key) ? score : NEGATIVE_INFINITY;
-          top = s[j] > top || s[j] != s[j] ? s[j] : top;
-        }
-        if (top == NEGATIVE_INFINITY) continue;                             // the four lanes agree: no shuffle is missed
-        float keep = m[r] == top ? 1.0f : expf(m[r] - top);
+        int key = tile + part + lane;
+        bool on = first + r < L && key < S && seen(see, first + r, key);
+        float score = on ? p[r] * scale : NEGATIVE_INFINITY;
+        float top = larger(lanes_larger<LANES>(score), m[r]), keep = m[r] == top ? 1.0f : expf(m[r] - top);
+        p[r] = weight(score, top);
         m[r] = top;
-        l[r] *= keep;
+        l[r] = l[r] * keep + p[r];
         #pragma unroll
-        for (int i = 0; i < D / LANES; ++i) out[r][i] *= keep;
+        for (int c = 0; c < D / LANES; ++c) out[r][c] *= keep;
+      }
+      #pragma unroll
+      for (int j = 0; j < LANES; ++j) {
+        float of[QUERIES];
         #pragma unroll
-        for (int j = 0; j < AT_ONCE; ++j) {
-          float p = expf(s[j] - top);
-          l[r] += p;
-          if (tile + part + j < S) add4<D>(out[r], p, values + (part + j) * D, lane);
-        }
+        for (int r = 0; r < QUERIES; ++r) of[r] = __shfl_sync(0xffffffffu, p[r], j, LANES);
+        add<D, LANES>(out, of, values + (part + j) * D / 4, lane);
       }
     }
   }
   #pragma unroll
   for (int r = 0; r < QUERIES; ++r) {
+    float total = lanes_sum<LANES>(l[r]);
     if (first + r >= L) continue;
-    #pragma unroll
-    for (int i = 0; i < D / LANES; ++i) {
-      int c = i / 4 * 4 * LANES + 4 * lane + i % 4;
-      if (c < e) down(&o[((long long)b * L + first + r) * e + c], l[r] == 0.0f ? 0.0f : out[r][i] / l[r]);
-    }
-    if (lse && lane == 0) lse[(long long)b * L + first + r] = l[r] == 0.0f ? NEGATIVE_INFINITY : m[r] + logf(l[r]);
+    long long row = (long long)b * L + first + r;
+    store_row<T, D, LANES>(o + row * e, out[r], total == 0.0f ? 0.0f : 1.0f / total, e, lane);
+    if (lse && lane == 0) lse[row] = total == 0.0f ? NEGATIVE_INFINITY : m[r] + logf(total);
   }
 }
 
-// Backward, with P recomputed from lse: delta = rowsum(dy o), dS = P (dy v^T - delta), dq = scale dS k,
-// dk = scale dS^T q, dv = P^T dy. Three launches; each output is summed by one thread in a fixed order, so the same
-// input gives the same bits.
-template <class T> __global__ void attention_delta(float* delta, const T* dy, const T* o, int rows, int e) {
-  int i = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x & 31;
-  float sum = 0.0f;
-  if (i < rows) for (int c = lane; c < e; c += 32) sum += up(dy[(long long)i * e + c]) * up(o[(long long)i * e + c]);
+// Rows first .. first + ROWS - 1 of `width` half-precision numbers to shared memory, PITCH apart, as they are.
+template <class T, int D, int ROWS> __device__ __forceinline__ void copy_tile(T* tile, const T* from, int first, int rows,
+                                                                              int width) {
+  bool whole = width % 8 == 0 && aligned<T, 8>(from);
+  for (int i = threadIdx.x; i < ROWS * D / 8; i += 128) {
+    int j = i / (D / 8), c = i % (D / 8) * 8;
+    *(Pack<T, 8>*)(tile + j * (D + 8) + c) =
+        load_up_to<8>(from + (long long)(first + j) * width + c, first + j < rows ? width - c : 0, whole);
+  }
+}
+
+// Tensor cores, for half types: a warp holds 16 queries and their output in fragments and multiplies 16 x 16 x 16 an
+// instruction; only scores and weights pass through shared memory, two lanes a row. Weights are rounded to T, which is
+// an error of the algorithm, and has its own bound. A fragment's layout is unknown, so the factors that rescale its rows
+// come as a fragment too.
+template <class T, int D> __global__ void __launch_bounds__(128) attention_wmma(ATTENTION_PARAMETERS) {
+  using namespace nvcuda;
+  constexpr int KEYS = 32, PITCH = D + 8, PITCH_S = KEYS + 4, PITCH_P = KEYS + 8;
+  __shared__ __align__(32) T tiles_kv[2 * KEYS * PITCH], all_weights[4 * 16 * PITCH_P];
+  __shared__ __align__(32) float all_scores[4 * 16 * PITCH_S];
+  T *keys = tiles_kv, *values = tiles_kv + KEYS * PITCH;
+  int warp = threadIdx.x / 32, row = threadIdx.x % 32 / 2, half_row = threadIdx.x % 2, tiles = (L + 63) / 64;
+  int b = blockIdx.x / tiles, start = blockIdx.x % tiles * 64, i = start + 16 * warp + row;
+  float* scores = all_scores + warp * 16 * PITCH_S;
+  T* weights = all_weights + warp * 16 * PITCH_P;
+  Mask see = MASK(b, heads);
+
+  copy_tile<T, D, 64>(tiles_kv, q + (long long)b * L * d, start, L, d);      // the two tiles hold 64 queries, for once
+  __syncthreads();
+  wmma::fragment<wmma::matrix_a, 16, 16, 16, T, wmma::row_major> fq[D / 16];
+  wmma::fragment<wmma::accumulator, 16, 16, 16, float> out[D / 16], factors;
   #pragma unroll
-  for (int w = 16; w; w >>= 1) sum += __shfl_xor_sync(0xffffffffu, sum, w);
-  if (i < rows && lane == 0) delta[i] = sum;
-}
-
-// P_ij = exp(s - lse); a row that saw nothing has no weights. NaN stays NaN.
-__device__ __forceinline__ float weight(float s, float lse) { return lse == NEGATIVE_INFINITY ? 0.0f : expf(s - lse); }
-
-template <class T, int D> __global__ void attention_dq(
-    T* dq, const T* dy, const T* q, const T* k, const T* v, const float* lse, const float* delta, MASK_PARAMETERS,
-    float scale, int heads, int L, int S, int d, int e) {
-  __shared__ float4 keys4[KEYS * D / 4], values4[KEYS * D / 4];
-  float *keys = (float*)keys4, *values = (float*)values4;
-  int lane = threadIdx.x % LANES, b = blockIdx.y, i = blockIdx.x * ROWS + threadIdx.x / LANES;
-  Mask see = MASK(b, heads);
-  long long row = (long long)b * L + i;
-  float mine[D / LANES], dout[D / LANES], sum[D / LANES] = {};
-  load_row<T, D>(mine, q + row * d, i < L, d, lane);
-  load_row<T, D>(dout, dy + row * e, i < L, e, lane);
-  float top = i < L ? lse[row] : NEGATIVE_INFINITY, mean = i < L ? delta[row] : 0.0f;
-  int last = causal ? min(S, (int)(blockIdx.x + 1) * ROWS) : S;
-  for (int tile = 0; tile < last; tile += KEYS) {
-    __syncthreads();
-    load_tile<T, D>(keys, k + (long long)b * S * d, tile, S, d);
-    load_tile<T, D>(values, v + (long long)b * S * e, tile, S, e);
-    __syncthreads();
-    for (int j = 0; j < KEYS; ++j) {
-      float s = dot4<D>(mine, keys + j * D, lane) * scale, dp = dot4<D>(dout, values + j * D, lane);
-      bool on = i < L && tile + j < S && seen(see, i, tile + j);
-      if (on) add4<D>(sum, weight(s, top) * (dp - mean) * scale, keys + j * D, lane);
-    }
+  for (int c = 0; c < D / 16; ++c) {
+    wmma::load_matrix_sync(fq[c], tiles_kv + 16 * warp * PITCH + 16 * c, PITCH);
+    wmma::fill_fragment(out[c], 0.0f);
   }
-  if (i < L) {
+  // Multiplies row r of `out` by the factor that the two lanes of row r hold.
+  auto rescale = [&](float factor) {
+    __syncwarp();
+    *(float4*)(scores + row * PITCH_S + 8 * half_row) = make_float4(factor, factor, factor, factor);
+    *(float4*)(scores + row * PITCH_S + 8 * half_row + 4) = make_float4(factor, factor, factor, factor);
+    __syncwarp();
+    wmma::load_matrix_sync(factors, scores, PITCH_S, wmma::mem_row_major);
     #pragma unroll
-    for (int t = 0; t < D / LANES; ++t) {
-      int c = t / 4 * 4 * LANES + 4 * lane + t % 4;
-      if (c < d) down(&dq[row * d + c], sum[t]);
-    }
-  }
-}
+    for (int c = 0; c < D / 16; ++c)
+      #pragma unroll
+      for (int x = 0; x < factors.num_elements; ++x) out[c].x[x] *= factors.x[x];
+  };
 
-template <class T, int D> __global__ void attention_dkv(
-    T* dk, T* dv, const T* dy, const T* q, const T* k, const T* v, const float* lse, const float* delta, MASK_PARAMETERS,
-    float scale, int heads, int L, int S, int d, int e) {
-  __shared__ float4 queries4[KEYS * D / 4], douts4[KEYS * D / 4];
-  float *queries = (float*)queries4, *douts = (float*)douts4;
-  int lane = threadIdx.x % LANES, b = blockIdx.y, j = blockIdx.x * ROWS + threadIdx.x / LANES;
-  Mask see = MASK(b, heads);
-  float key[D / LANES], value[D / LANES], sum_k[D / LANES] = {}, sum_v[D / LANES] = {};
-  load_row<T, D>(key, k + ((long long)b * S + j) * d, j < S, d, lane);
-  load_row<T, D>(value, v + ((long long)b * S + j) * e, j < S, e, lane);
-  int start = causal ? (int)(blockIdx.x * ROWS) / KEYS * KEYS : 0;             // earlier queries see none of these keys
-  for (int tile = start; tile < L; tile += KEYS) {
+  float m = NEGATIVE_INFINITY, l = 0.0f;                                    // l: this lane's share
+  int last = causal ? min(S, start + 64) : S;
+  for (int tile = 0; tile < last; tile += KEYS) {
+    __syncthreads();                                                        // all are done with the previous tile
+    copy_tile<T, D, KEYS>(keys, k + (long long)b * S * d, tile, S, d);
+    copy_tile<T, D, KEYS>(values, v + (long long)b * S * e, tile, S, e);
     __syncthreads();
-    load_tile<T, D>(queries, q + (long long)b * L * d, tile, L, d);
-    load_tile<T, D>(douts, dy + (long long)b * L * e, tile, L, e);
-    __syncthreads();
-    for (int r = 0; r < KEYS; ++r) {
-      int i = tile + r;
-      float s = dot4<D>(key, queries + r * D, lane) * scale, dp = dot4<D>(value, douts + r * D, lane);
-      if (i < L && j < S && seen(see, i, j)) {
-        float p = weight(s, lse[(long long)b * L + i]);
-        add4<D>(sum_v, p, douts + r * D, lane);
-        add4<D>(sum_k, p * (dp - delta[(long long)b * L + i]) * scale, queries + r * D, lane);
+    #pragma unroll
+    for (int n = 0; n < KEYS; n += 16) {
+      wmma::fragment<wmma::accumulator, 16, 16, 16, float> s;
+      wmma::fill_fragment(s, 0.0f);
+      #pragma unroll
+      for (int c = 0; c < D / 16; ++c) {
+        wmma::fragment<wmma::matrix_b, 16, 16, 16, T, wmma::col_major> fk;
+        wmma::load_matrix_sync(fk, keys + n * PITCH + 16 * c, PITCH);
+        wmma::mma_sync(s, fq[c], fk, s);
+      }
+      wmma::store_matrix_sync(scores + n, s, PITCH_S, wmma::mem_row_major);
+    }
+    __syncwarp();
+    float s[KEYS / 2], top = m;                                             // every second four of the row
+    #pragma unroll
+    for (int c = 0; c < KEYS / 2; ++c) {
+      int j = c / 4 * 8 + 4 * half_row + c % 4, key = tile + j;
+      s[c] = i < L && key < S && seen(see, i, key) ? scores[row * PITCH_S + j] * scale : NEGATIVE_INFINITY;
+      top = larger(s[c], top);
+    }
+    top = larger(top, __shfl_xor_sync(0xffffffffu, top, 1));
+    float keep = m == top ? 1.0f : expf(m - top);
+    m = top;
+    l *= keep;
+    #pragma unroll
+    for (int c = 0; c < KEYS / 2; ++c) {
+      float p = weight(s[c], top);
+      l += p;
+      down(weights + row * PITCH_P + c / 4 * 8 + 4 * half_row + c % 4, p);
+    }
+    if (__any_sync(0xffffffffu, keep != 1.0f)) rescale(keep);
+    __syncwarp();
+    #pragma unroll
+    for (int n = 0; n < KEYS; n += 16) {
+      wmma::fragment<wmma::matrix_a, 16, 16, 16, T, wmma::row_major> fp;
+      wmma::load_matrix_sync(fp, weights + n, PITCH_P);
+      #pragma unroll
+      for (int c = 0; c < D / 16; ++c) {
+        wmma::fragment<wmma::matrix_b, 16, 16, 16, T, wmma::row_major> fv;
+        wmma::load_matrix_sync(fv, values + n * PITCH + 16 * c, PITCH);
+        wmma::mma_sync(out[c], fp, fv, out[c]);
       }
     }
   }
-  if (j < S) {
+  l += __shfl_xor_sync(0xffffffffu, l, 1);
+  rescale(l == 0.0f ? 0.0f : 1.0f / l);
+  #pragma unroll
+  for (int c = 0; c < D / 16; ++c) {
+    __syncwarp();
+    wmma::store_matrix_sync(scores, out[c], PITCH_S, wmma::mem_row_major);
+    __syncwarp();
+    Pack<T, 8> p;
     #pragma unroll
-    for (int t = 0; t < D / LANES; ++t) {
-      int c = t / 4 * 4 * LANES + 4 * lane + t % 4;
-      if (c < d) down(&dk[((long long)b * S + j) * d + c], sum_k[t]);
-      if (c < e) down(&dv[((long long)b * S + j) * e + c], sum_v[t]);
+    for (int x = 0; x < 8; ++x) down(&p.x[x], scores[row * PITCH_S + 8 * half_row + x]);
+    T* to = o + ((long long)b * L + i) * e + 16 * c + 8 * half_row;
+    int inside = i < L ? e - 16 * c - 8 * half_row : 0;
+    if (e % 8 == 0 && aligned<T, 8>(o) && inside >= 8) {
+      *(Pack<T, 8>*)to = p;
+    } else {
+      #pragma unroll
+      for (int x = 0; x < 8; ++x) if (x < inside) to[x] = p.x[x];
     }
   }
+  if (lse && i < L && half_row == 0) lse[(long long)b * L + i] = l == 0.0f ? NEGATIVE_INFINITY : m + logf(l);
 }

@@ -1,76 +1,68 @@
 """attention and its vjp on the CUDA backends: the reference's arguments to the kernels'."""
 import numpy as np
 
-from kernels.cuda import NULL, element
+from kernels.cuda import HEADS, NULL, blocks, element, heads
 
-FILE = "attention/attention.cu"
-HEADS = (16, 32, 64, 128)  # head sizes that are compiled; others are padded with zeros up to the next
-ROWS = 32                  # queries (or keys, in dk and dv) a block of 128 threads
-QUERIES = {"tiled": 1, "best": 2}
+FORWARD, BACKWARD = "attention/attention.cu", "attention/attention_vjp.cu"
 
 
-def _head(d, e):
-    size = next((h for h in HEADS if h >= max(d, e)), None)
-    if size is None:
-        raise ValueError(f"attention: heads of at most {HEADS[-1]} numbers, got q and k of {d}, v of {e}")
-    return size
+class _Call:
+    """A call's arrays on the device, the arguments that all kernels share, and how they are launched."""
 
+    def __init__(self, device, q, k, v, mask, causal, scale):
+        self.device = device
+        self.q, self.k, self.v, mask = (device.data(n, a) for n, a in (("q", q), ("k", k), ("v", v), ("mask", mask)))
+        self.n, self.h, self.queries, d = q.shape
+        self.keys, self.width = v.shape[2:]
+        strides = (0,) * 4
+        if mask is not NULL:
+            strides = device.xp.broadcast_to(mask, (*q.shape[:3], self.keys)).strides
+            mask = mask.view(np.uint8)
+        scale = max(d, 1) ** -0.5 if scale is None else scale
+        self.shared = (mask, np.int32(causal), *map(np.int64, strides), np.float32(scale),
+                       *map(np.int32, (self.h, self.queries, self.keys, d, self.width)))
+        self.size = next(s for s in HEADS if s >= max(d, self.width))
 
-def _arguments(device, q, k, v, mask, causal, scale):
-    """The inputs on the device, the arguments that all kernels share, and what their template instances are for."""
-    q, k, v = (device.data(n, a) for n, a in (("q", q), ("k", k), ("v", v)))
-    n, h, length, d = q.shape
-    keys, e = v.shape[2:]
-    strides = (0, 0, 0, 0)
-    if mask is not None:
-        shown = device.xp.broadcast_to(mask, (n, h, length, keys))
-        strides = shown.strides
-        mask = mask.view(np.uint8)
-    scale = max(d, 1) ** -0.5 if scale is None else scale
-    shared = (NULL if mask is None else mask, np.int32(causal), *map(np.int64, strides), np.float32(scale),
-              *map(np.int32, (h, length, keys, d, e)))
-    return q, k, v, shared, f"{element(q.dtype)}, {_head(d, e)}"
+    def launch(self, path, name, version, rows, args):
+        """Launch a version of a kernel whose blocks take some of `rows` rows of a head each."""
+        instance, kind = f"{element(self.q.dtype)}, {self.size}", version
+        if version in ("naive", "wmma"):
+            block = {"naive": 128, "wmma": 64}[version]
+        else:
+            cut = heads(name, version, self.size)
+            block, instance = cut.block, f"{instance}, {', '.join(map(str, cut))}"
+            kind = version if name == "attention" else "tiled"
+        self.device.launch(path, f"{name}_{kind}<{instance}>", (blocks(rows, block) * self.n * self.h,), (128,),
+                           (*args, *self.shared))
 
-
-def _forward(device, q, k, v, shared, instance, lse, algorithm):
-    """o (N, h, L, e), with lse filled in if it is an array."""
-    n, h, length, _ = q.shape
-    o = device.empty((n, h, length, v.shape[3]), q.dtype)
-    if not o.size:
+    def forward(self, version, lse=NULL):
+        """o (N, h, L, e); an array lse is filled."""
+        o = self.device.empty((self.n, self.h, self.queries, self.width), self.q.dtype)
+        if o.size:
+            self.launch(FORWARD, "attention", version, self.queries, (o, lse, self.q, self.k, self.v))
         return o
-    if algorithm == "naive":
-        grid, block, name = (-(-length // 128), n * h), (128,), f"attention_naive<{instance}>"
-    else:
-        grid, block = (-(-length // (ROWS * QUERIES[algorithm])), n * h), (ROWS * 4,)
-        name = f"attention_tiled<{instance}, {QUERIES[algorithm]}>"
-    device.launch(FILE, name, grid, block, (o, lse, q, k, v, *shared))
-    return o
 
 
-def attention(device, q, k, v, mask=None, causal=False, scale=None, algorithm="best"):
-    """refimpl.ops.attention in one pass over the keys. algorithm: naive, tiled or best."""
-    q, k, v, shared, instance = _arguments(device, q, k, v, mask, causal, scale)
-    return _forward(device, q, k, v, shared, instance, NULL, algorithm)
+def attention(device, q, k, v, mask=None, causal=False, scale=None, version=None):
+    """refimpl.ops.attention in one pass over the keys. version: naive, tiled, best or, for half types, wmma."""
+    return _Call(device, q, k, v, mask, causal, scale).forward(version or "best")
 
 
-def attention_vjp(device, dy, q, k, v, mask=None, causal=False, scale=None):
+def attention_vjp(device, dy, q, k, v, mask=None, causal=False, scale=None, version=None):
     """refimpl.ops.attention_vjp: forward again for lse, then dq over the keys, dk and dv over the queries."""
-    q, k, v, shared, instance = _arguments(device, q, k, v, mask, causal, scale)
-    dy = device.data("dy", dy)
-    n, h, length, _ = q.shape
-    keys, e = v.shape[2:]
-    dq, dk, dv = device.empty(q.shape, q.dtype), device.empty(k.shape, q.dtype), device.empty(v.shape, q.dtype)
-    if not (q.size and v.size and k.size):
+    version = version or "best"
+    call, dy = _Call(device, q, k, v, mask, causal, scale), device.data("dy", dy)
+    dq, dk, dv = (device.empty(a.shape, q.dtype) for a in (q, k, v))
+    if not (q.size and k.size and v.size):
         for out in (dq, dk, dv):
             out[...] = 0
         return dq, dk, dv
-    lse, delta = device.empty((n, h, length)), device.empty((n, h, length))
-    o = _forward(device, q, k, v, shared, instance, lse, "best")
-    rows = n * h * length
-    device.launch(FILE, f"attention_delta<{element(q.dtype)}>", (-(-rows // 4),), (128,), (
-        delta, dy, o, np.int32(rows), np.int32(e)))
-    device.launch(FILE, f"attention_dq<{instance}>", (-(-length // ROWS), n * h), (ROWS * 4,), (
-        dq, dy, q, k, v, lse, delta, *shared))
-    device.launch(FILE, f"attention_dkv<{instance}>", (-(-keys // ROWS), n * h), (ROWS * 4,), (
-        dk, dv, dy, q, k, v, lse, delta, *shared))
+    rows = q.shape[:3]
+    lse, delta = device.empty(rows), device.empty(rows)
+    o = call.forward(version, lse)
+    device.launch(BACKWARD, f"attention_delta<{element(q.dtype)}>", (blocks(lse.size, 4),), (128,),
+                  (delta, dy, o, np.int32(lse.size), np.int32(call.width)))
+    given = dy, call.q, call.k, call.v, lse, delta
+    call.launch(BACKWARD, "attention_dq", version, call.queries, (dq, *given))
+    call.launch(BACKWARD, "attention_dkv", version, call.keys, (dk, dv, *given))
     return dq, dk, dv
