@@ -18,17 +18,6 @@ FIGURES = {"fd": "FDfeat", "precision": "precision", "recall": "recall", "densit
            "one_nn": "1-NN", "distance": "NN dist.", "agreement": "agreement"}
 
 
-def backend(name):
-    """The namespace of operations of that name: the reference, or kernels, which are imported only when asked for."""
-    if name == "reference":
-        from . import ops
-
-        return ops
-    import kernels
-
-    return kernels.backend(name)
-
-
 def say(text):
     """A note, on stderr: stdout is for what a program may read."""
     print(text, file=sys.stderr, flush=True)
@@ -125,13 +114,13 @@ def run_train(args):
         folder = args.resume
         changes = {k: v for k, v in (("steps", args.steps), ("backend", args.backend)) if v is not None}
         name = opened(folder)[0]["backend"] if args.backend is None else args.backend
-        _, system, run = resume(folder, backend(name), **changes)
+        _, system, run = resume(folder, train.backend(name), **changes)
     else:
         require(args.system, f"name a system to train, one of {', '.join(systems.SYSTEMS)}, or a run to --resume")
         name, spec = args.backend or "reference", args.data or "digits"
         folder = args.out or f"runs/{args.system}-{Path(spec).name}"
         changes = assignments(args.set) | {k: v for k in ("steps", "batch") if (v := getattr(args, k)) is not None}
-        _, system, run = start(folder, args.system, spec, args.seed or 0, changes, backend(name), name,
+        _, system, run = start(folder, args.system, spec, args.seed or 0, changes, train.backend(name), name,
                                checkpoint_every=args.checkpoint_every, preview_every=args.preview_every)
     last = {player: float(np.mean(losses[-50:])) for player, losses in run.history.items() if len(losses)}
     if args.json:
@@ -168,7 +157,7 @@ def run_sample(args):
     if out.suffix == ".png":
         pictures.require_packages()
     checkpoint.folder(out.parent)
-    x = draw(system, run, args.n, fold(args.seed, train.SAMPLE), backend(args.backend), labels,
+    x = draw(system, run, args.n, fold(args.seed, train.SAMPLE), train.backend(args.backend), labels,
              **sampling_options(args))
     if out.suffix == ".png":
         content = pictures.grid(x, labels)
@@ -197,7 +186,7 @@ def run_score(args):
         sets = [(x[:n], labels if labels is None else labels[:n])]
     else:
         _, data, system, run = opened(args.samples)
-        ops, labels = backend(args.backend), in_turn(system, score.count(data))
+        ops, labels = train.backend(args.backend), in_turn(system, score.count(data))
         sets = []
         for seed in range(args.seed, args.seed + args.seeds):
             say(f"drawing {score.count(data)} samples with seed {seed}")

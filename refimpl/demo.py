@@ -103,7 +103,7 @@ def add_parser(subparsers):
 def run(args):
     """Entry of the command."""
     began = time.perf_counter()
-    figures = demo(args.out, commands.backend(args.backend), args.backend, args.seed, args.steps, args.sampling_steps,
+    figures = demo(args.out, train.backend(args.backend), args.backend, args.seed, args.steps, args.sampling_steps,
                    args.seeds)
     minutes = (time.perf_counter() - began) / 60
     if args.json:

@@ -135,6 +135,17 @@ def advance(system, run, batch, key, ops):
     return Run(run.step + 1, params, average, state, optimiser, history), seen
 
 
+def backend(name):
+    """The namespace of operations of that name: the reference, or kernels, which are imported only when asked for."""
+    if name == "reference":
+        from . import ops
+
+        return ops
+    import kernels
+
+    return kernels.backend(name)
+
+
 def threads():
     """Threads of the linear algebra library: another number may sum in another order."""
     return max([lib["num_threads"] for lib in threadpoolctl.threadpool_info() if lib["user_api"] == "blas"], default=1)
