@@ -182,12 +182,11 @@ def timesteps(T, steps, spacing, offset=0):
     Source: Lin et al. 2024, arXiv:2305.08891, table 2 (leading: Song et al. 2021, arXiv:2010.02502).
     """
     require(isinstance(steps, (int, np.integer)) and 1 <= steps <= T, f"steps must be in 1..{T}, got {steps!r}")
-    k = np.arange(steps)
     if spacing == "leading":
-        t = (1 + k * (T // steps) + offset)[::-1]
+        t = (1 + np.arange(steps) * (T // steps) + offset)[::-1]
         require(t[0] <= T and t[-1] >= 1, f"timesteps: offset {offset} leaves 1..{T}")
     elif spacing == "trailing":
-        t = np.round(T - k * (T / steps))
+        t = np.round(np.arange(T, 0, -T / steps))[:steps]  # the published code, whose rounding decides at halves
     else:
         require(spacing == "linspace", f"spacing must be 'leading', 'trailing' or 'linspace', got {spacing!r}")
         t = 1 + np.round(np.linspace(0, T - 1, steps))[::-1]

@@ -137,7 +137,7 @@ def predictor_corrector(predictor, snr, inner=1, by_norms=True):
 
     Shapes: predictor, a rule; returns a rule. The norms are averaged over the batch; by_norms=False puts the exact
     score's expected ratio, sigma_s, in their place, and then a sample does not depend on its batch. alpha is 1 where
-    the signal is constant. No correction at noise 0.
+    the signal is constant. No correction at noise 0, nor after signal 0.
     Raises: ValueError when snr is not positive or inner < 1.
     Source: Song et al. 2021, arXiv:2011.13456, app. G, alg. 2-5.
     """
@@ -148,9 +148,9 @@ def predictor_corrector(predictor, snr, inner=1, by_norms=True):
 
     def rule(levels, i):
         level, noise = tuple(levels[i + 1]), levels[i + 1][1]
-        if noise == 0:
-            return predictor(levels, i)
         alpha = transition(levels[i], levels[i + 1])[0] ** 2
+        if noise == 0 or alpha == 0:
+            return predictor(levels, i)
         fixed = sized(Stage(level, c_x=1.0), 2 * alpha * (snr * noise) ** 2)
 
         def adapt(stage, eps_hat, z):

@@ -220,3 +220,52 @@ def bins_sum_to_one(d):
     grid = np.linspace(-1, 1, bins)[:, None]
     mean, log_var = 0 * grid + d.real(-1.5, 1.5), 0 * grid + d.real(-12, 2)
     return abs(np.sum(np.exp(bound.discretised_gaussian(grid, mean, log_var, bins))) - 1)
+
+
+@fact("schedules", schedules.sigmoid, schedules.sigmoid_beta, schedules.bare_cosine, schedules.cosine,
+      schedules.scaled_linear, schedules.linear, schedules.zero_terminal_snr, tolerance=1e-10)
+def schedules_follow_their_formulas(d):
+    """Every schedule against another way to write it, away from its clip; zero terminal SNR keeps t = 1, ends at 0."""
+    T = d.integer(3, 60)
+    k, u = d.integer(1, T - 1), np.arange(T + 1) / T
+    sig = schedules.sigmoid_beta(T, 1e-3, 0.05).beta[1:]
+    lin, scaled = schedules.linear(T, 1e-3, 0.05), schedules.scaled_linear(T, 1e-3, 0.05)
+    start, end, tau = d.real(-4, 0), d.real(1, 4), d.real(0.5, 1.5)
+    curve = np.tanh((start + u * (end - start)) / (2 * tau))  # sigma(x) = (1 + tanh(x/2))/2
+    jabri = schedules.sigmoid(T, start, end, tau, max_beta=1.0).alpha_bar
+    zero, s = schedules.zero_terminal_snr(lin), np.sqrt(lin.alpha_bar)
+    cosine = schedules.cosine(T, max_beta=1.0).alpha_bar
+    angle = (u + 0.008) / 1.008 * np.pi / 2
+    rescaled = schedules.linear(T + 20, rescale=True).beta * (T + 20) / 1000
+    return max(
+        np.max(abs(sig + sig[::-1] - 0.051)), abs(sig[0] - 1e-3 - 0.049 / (1 + np.exp(6))),
+        np.max(abs(np.diff(lin.beta[1:], 2)), initial=0), abs(lin.beta[1] - 1e-3), abs(lin.beta[-1] - 0.05),
+        np.max(abs(np.diff(np.sqrt(scaled.beta[1:]), 2)), initial=0), abs(scaled.beta[-1] - 0.05),
+        abs(rescaled[1] - 1e-4), abs(rescaled[-1] - 0.02),
+        abs(jabri[k] - (curve[-1] - curve[k]) / (curve[-1] - curve[0])),
+        abs(schedules.bare_cosine(T).alpha_bar[k] - np.cos(np.pi * k / (2 * T)) ** 2),
+        abs(cosine[k] - (np.cos(2 * angle[k]) + 1) / (np.cos(2 * angle[0]) + 1)),
+        abs(zero.alpha_bar[1] - lin.alpha_bar[1]), zero.alpha_bar[-1],
+        abs(zero.alpha_bar[k] ** 0.5 - (s[k] - s[-1]) / (s[1] - s[-1]) * s[1]))
+
+
+@fact("labels", schedules.label_of_level, schedules.zero_terminal_snr, tolerance=1e-9)
+def labels_at_the_ends(d):
+    """Above t = 1 a label is linear in noise/signal, from 0; below the last finite log-SNR, in signal/noise, to T."""
+    s, f = schedules.zero_terminal_snr(schedules.linear(d.integer(3, 200), 1e-3, 0.05)), d.real(0, 1)
+    (signal, noise), (signal_l, noise_l) = (schedules.level_at(s, t) for t in (1, s.T - 1))
+    return max(abs(schedules.label_of_level(s, 1.0, f * noise / signal) - f),
+               abs(schedules.label_of_level(s, f * signal_l / noise_l, 1.0) - (s.T - f)),
+               abs(schedules.label_of_level(s, 1.0, 0.0)), abs(schedules.label_of_level(s, 0.0, 1.0) - s.T))
+
+
+@fact("spacing", schedules.timesteps, tolerance=0)
+def timesteps_by_the_published_code(d):
+    """The three index rules as diffusers writes them, which counts from 0."""
+    T = d.integer(1, 1000)
+    steps = d.integer(1, T)
+    leading = (np.arange(0, steps) * (T // steps)).round()[::-1]
+    trailing = np.round(np.arange(T, 0, -T / steps))[:steps] - 1  # floating-point ranges may have one entry too many
+    linspace = np.linspace(0, T - 1, steps).round()[::-1]
+    return max(np.max(abs(schedules.timesteps(T, steps, spacing) - 1 - published)) for spacing, published in
+               (("leading", leading), ("trailing", trailing), ("linspace", linspace)))

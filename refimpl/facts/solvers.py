@@ -4,7 +4,7 @@ import itertools
 import numpy as np
 
 from refimpl import ops
-from refimpl.equations import cold, continuous, diffusion, multistep, samplers, schedules, sde, solvers
+from refimpl.equations import catalogue, cold, continuous, diffusion, multistep, samplers, schedules, sde, solvers
 
 from . import fact
 from .gradients import pair
@@ -17,7 +17,6 @@ PATHS = {
     "shifted cosine": (lambda t: continuous.shifted_cosine_level(t, 256),
                        lambda log_snr: continuous.shifted_cosine_time(log_snr, 256), "vp"),
 }
-MULTISTEP_KINDS = ("midpoint", "heun")
 
 
 def _drift(d):
@@ -74,22 +73,16 @@ def any_levels(d, path=None):
 
 
 def all_rules(path):
-    """Every deterministic rule by name, for levels on the path."""
-    return {"euler": solvers.euler(), "ddim": samplers.ddim(), "heun": solvers.heun(), "plms": multistep.plms(),
-            "2S": solvers.dpm_solver_pp_2s(path)} \
-        | {f"dpm-solver-{k}": solvers.dpm_solver(k, path) for k in (1, 2, 3)} \
-        | {f"dpm-solver++{k} {kind}": multistep.dpm_solver_pp(k, kind) for k in (1, 2, 3) for kind in MULTISTEP_KINDS} \
-        | {f"unipc-{k} {kind}": multistep.unipc(k, kind) for k in (1, 2, 3) for kind in ("bh1", "bh2")} \
-        | ({"flow heun": solvers.flow_heun()} if path == "flow" else {})
+    """Every deterministic rule for levels on the path, by name; the kinds of a rule are names of their own."""
+    return {f"{name} {kind}": catalogue.sampler(name, path, **{"kind": kind} if kind else {})
+            for name, s in catalogue.SAMPLERS.items() if not s.noise and (name != "flow-heun" or path == "flow")
+            for kind in (("midpoint", "heun") if name == "dpm++-2m" else ("bh1", "bh2") if "unipc" in name else ("",))}
 
 
 def stochastic_rules(path):
-    """Every stochastic rule by name."""
-    return {"ddpm": samplers.ddpm(), "ddpm large": samplers.ddpm("large"), "ddim eta": samplers.ddim(0.7),
-            "euler ancestral": solvers.ancestral(solvers.euler()), "churn": solvers.heun(churn=2.0),
-            "reverse diffusion": sde.reverse_diffusion()} \
-        | {f"sde-dpm-solver++{k} {kind}": multistep.dpm_solver_pp(k, kind, eta=1.0) for k in (1, 2, 3)
-           for kind in MULTISTEP_KINDS} | {"sde-2S": solvers.dpm_solver_pp_2s(path, eta=1.0)} \
+    """Every stochastic rule for levels on the path, by name."""
+    return {name: catalogue.sampler(name, path) for name, s in catalogue.SAMPLERS.items() if s.noise} \
+        | {"ddpm large": samplers.ddpm("large"), "ddim eta": samplers.ddim(0.7)} \
         | ({"2S ancestral": solvers.ancestral(solvers.dpm_solver_pp_2s("ve"))} if path == "ve" else {})
 
 

@@ -135,6 +135,25 @@ def test_clip_and_both_fates_of_eps():
     np.testing.assert_allclose(y, signal_s * x0 + noise_s * (x - signal * x0) / noise, atol=1e-12)
 
 
+def test_a_clip_sees_the_guided_estimate():
+    """A clip that is a function is handed the estimate after guidance, before clipping."""
+    x, e_c, e_u, (signal, noise) = X + 2.0, X - 1.0, X + 0.5, LEVELS[1]
+    seen = []
+    samplers.sample(lambda *_: (e_c, e_u), x, LEVELS[1:3], samplers.ddim(), ops=ops, rederive_eps=True, guidance=3.0,
+                    clip=lambda x0_hat: seen.append(x0_hat) or (-1.0, 1.0))
+    np.testing.assert_allclose(seen[0], (x - noise * (e_u + 3 * (e_c - e_u))) / signal, rtol=1e-12)
+
+
+def test_wide_gaussians_over_narrow_bins():
+    """Where a bin is far narrower than the Gaussian its mass is the density times the width, to every digit."""
+    x0, mean = np.array([[0.25, -0.5]]), np.array([[3.0, -2.0]])
+    for log_var in (10.0, 25.0, 40.0):
+        args = x0, mean, np.full((1, 2), log_var)
+        density = gaussian.log_normal(*args) + 2 * np.log(2 / 16)
+        np.testing.assert_allclose(bound.discretised_gaussian(*args, 17), density, rtol=1e-6)
+    assert schedules.zero_terminal_snr(schedules.linear(2)).alpha_bar[-1] == 0
+
+
 def test_a_sample_does_not_depend_on_its_batch():
     def run(index):
         x = ops.normal(5, index, 0, (3,), dtype=np.float64)

@@ -1,0 +1,64 @@
+"""Every sampler by name: what the command line offers, and what the tests and charts run through."""
+from typing import NamedTuple
+
+from ..ops._check import require
+from . import multistep, samplers, sde, solvers
+
+
+class Sampler(NamedTuple):
+    """make(path, **options) -> rule; order of convergence (weak if it adds noise); if it adds noise; its options."""
+
+    make: object
+    order: int
+    noise: bool = False
+    options: tuple = ()
+
+
+SAMPLERS = {
+    "ddpm": Sampler(lambda path, variance="small": samplers.ddpm(variance), 1, True, ("variance",)),
+    "ddim": Sampler(lambda path, eta=0.0: samplers.ddim(eta), 1, False, ("eta",)),
+    "euler": Sampler(lambda path: solvers.euler(), 1),
+    "euler-ancestral": Sampler(lambda path, eta=1.0: solvers.ancestral(solvers.euler(), eta), 1, True, ("eta",)),
+    "heun": Sampler(lambda path: solvers.heun(), 2),
+    "edm": Sampler(lambda path, churn=2.0: solvers.heun(churn), 2, True, ("churn",)),
+    "flow-heun": Sampler(lambda path: solvers.flow_heun(), 2),
+    "dpm-solver-1": Sampler(lambda path: solvers.dpm_solver(1, path), 1),
+    "dpm-solver-2": Sampler(lambda path: solvers.dpm_solver(2, path), 2),
+    "dpm-solver-3": Sampler(lambda path: solvers.dpm_solver(3, path), 3),
+    "dpm++-2s": Sampler(lambda path: solvers.dpm_solver_pp_2s(path), 2),
+    "dpm++-2s-sde": Sampler(lambda path, eta=1.0: solvers.dpm_solver_pp_2s(path, eta), 1, True, ("eta",)),
+    "dpm++-1": Sampler(lambda path: multistep.dpm_solver_pp(1), 1),
+    "dpm++-2m": Sampler(lambda path, kind="midpoint": multistep.dpm_solver_pp(2, kind), 2, False, ("kind",)),
+    "dpm++-3m": Sampler(lambda path: multistep.dpm_solver_pp(3), 3),
+    "dpm++-1-sde": Sampler(lambda path, eta=1.0: multistep.dpm_solver_pp(1, eta=eta), 1, True, ("eta",)),
+    "dpm++-2m-sde": Sampler(lambda path, kind="midpoint", eta=1.0: multistep.dpm_solver_pp(2, kind, eta), 2, True,
+                            ("kind", "eta")),
+    "dpm++-3m-sde": Sampler(lambda path, eta=1.0: multistep.dpm_solver_pp(3, eta=eta), 2, True, ("eta",)),
+    "plms": Sampler(lambda path: multistep.plms(), 2),
+    "unipc-1": Sampler(lambda path, kind="bh2": multistep.unipc(1, kind), 2, False, ("kind",)),
+    "unipc-2": Sampler(lambda path, kind="bh2": multistep.unipc(2, kind), 3, False, ("kind",)),
+    "unipc-3": Sampler(lambda path, kind="bh2": multistep.unipc(3, kind), 4, False, ("kind",)),
+    "reverse-diffusion": Sampler(lambda path: sde.reverse_diffusion(), 1, True),
+    "predictor-corrector": Sampler(lambda path, snr=0.16: sde.predictor_corrector(sde.reverse_diffusion(), snr),
+                                   1, True, ("snr",)),
+}
+
+
+def sampler(name, path="vp", **options):
+    r"""The rule of a sampler by its name, for levels on a path.
+
+    $$\mathrm{name} \mapsto \mathrm{rule}(\mathrm{levels}, i)$$
+
+    Shapes: name a key of SAMPLERS; path 'vp', 've', 'subvp' or 'flow'; options, those of that sampler: eta, variance,
+    kind, churn, snr. Returns a rule for the sampler loop.
+    Raises: ValueError for a name, path or option that there is not, and for a sampler that needs another path.
+    Source: the papers of the rules.
+    """
+    require(name in SAMPLERS, f"sampler must be one of {', '.join(SAMPLERS)}, got {name!r}")
+    require(path in ("vp", "ve", "subvp", "flow"), f"path must be 'vp', 've', 'subvp' or 'flow', got {path!r}")
+    require(name != "flow-heun" or path == "flow", f"flow-heun solves the straight path's ODE, not that of '{path}'")
+    known = SAMPLERS[name].options
+    for option in options:
+        require(option in known, f"sampler '{name}' has no option '{option}'"
+                                 + (f", only {', '.join(known)}" if known else ""))
+    return SAMPLERS[name].make(path, **options)
