@@ -2,6 +2,7 @@
 import io
 import json
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +24,11 @@ def say(text):
     print(text, file=sys.stderr, flush=True)
 
 
-def table(title, columns, rows):
-    """Print a table at most 100 columns wide."""
+def table(title, columns, rows, left=False):
+    """Print a table at most 100 columns wide; all but the first column to the right, unless left."""
     out = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for k, name in enumerate(columns):
-        out.add_column(name, justify="right" if k else "left", no_wrap=bool(k))
+        out.add_column(name, justify="right" if k and not left else "left", no_wrap=bool(k))
     for row in rows:
         out.add_row(*row)
     console = Console(highlight=False)
@@ -216,12 +217,14 @@ def yardsticks():
 
 def run_systems(args):
     """Entry of `systems`."""
-    rows = {name: systems.module(name) for name in systems.SYSTEMS}
+    modules = {name: systems.module(name) for name in ([args.name] if args.name else systems.SYSTEMS)}
+    summaries = {name: " ".join(m.__doc__.split("\n\n")[0].split()) for name, m in modules.items()}
     if args.json:
-        print(json.dumps({name: {"summary": m.__doc__.split("\n")[0], "settings": m.DEFAULTS}
-                          for name, m in rows.items()}))
-        return
-    console = Console(width=100, highlight=False)
-    for name, m in rows.items():
-        console.print(f"[bold]{name}[/bold]  {m.__doc__.strip()}\n", soft_wrap=False)
-        console.print("settings: " + "  ".join(f"{k}={json.dumps(v)}" for k, v in m.DEFAULTS.items()), markup=False)
+        print(json.dumps({name: {"summary": summaries[name], "settings": m.DEFAULTS} for name, m in modules.items()}))
+    elif args.name:
+        paragraphs = [" ".join(text.split()) for text in modules[args.name].__doc__.split("\n\n")]
+        settings = "  ".join(f"{k}={json.dumps(v)}" for k, v in modules[args.name].DEFAULTS.items())
+        print("\n\n".join(textwrap.fill(text, 100, break_on_hyphens=False) for text in [*paragraphs, f"settings: {settings}"]))
+    else:
+        table(None, ["system", "what it is (`systems NAME` lists its settings)"],
+              [[name, textwrap.shorten(text, 82, placeholder=" ...")] for name, text in summaries.items()], left=True)

@@ -88,7 +88,9 @@ def add_parsers(subparsers):
     p.set_defaults(run=commands.run_score)
 
     p = subparsers.add_parser("systems", help="list the systems and their settings",
-                              description="List the systems that can be trained, what they are, and their settings.")
+                              description="List the systems that can be trained; with a name, what it is, where it "
+                              "comes from, and its settings with their defaults (change them by train --set).")
+    p.add_argument("name", nargs="?", help="one system; default: all, one line each")
     p.add_argument("--json", action="store_true", help="print as JSON")
     p.set_defaults(run=commands.run_systems)
 

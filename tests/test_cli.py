@@ -101,7 +101,10 @@ def test_score_of_a_run_and_of_a_file(run, tmp_path, capsys):
 def test_systems_and_help(capsys):
     assert main(["systems"]) == 0
     text = capsys.readouterr().out
-    assert "ddpm" in text and "label_dropout=0.1" in text and max(map(len, text.splitlines())) <= 100
+    assert "\nddpm " in text and "\ngan " in text and max(map(len, text.splitlines())) <= 100
+    assert main(["systems", "ddpm"]) == 0
+    text = capsys.readouterr().out
+    assert "label_dropout=0.1" in text and "arXiv:2006.11239" in text and max(map(len, text.splitlines())) <= 100
     assert main(["systems", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["ddpm"]["settings"]["T"] == 1000
     for command in ([], ["train"], ["sample"], ["score"], ["systems"], ["demo"], ["show"]):
@@ -128,6 +131,7 @@ def test_nothing_is_overwritten(copy, capsys):
 
 @pytest.mark.parametrize("arguments, sentence", [
     (["train", "diffusion"], "system must be one of ddpm, "),
+    (["systems", "diffusion"], "system must be one of ddpm, "),
     (["train"], "name a system to train, one of ddpm"),
     (["train", "ddpm", "--backend", "abacus"], "backend must be one of reference, cpu, numba_cuda, cupy, got 'abacus'"),
     (["train", "ddpm", "--data", "mnits"], "'mnits' is neither one of digits, moons"),
