@@ -224,7 +224,8 @@ def run_systems(args):
     elif args.name:
         paragraphs = [" ".join(text.split()) for text in modules[args.name].__doc__.split("\n\n")]
         settings = "  ".join(f"{k}={json.dumps(v)}" for k, v in modules[args.name].DEFAULTS.items())
-        print("\n\n".join(textwrap.fill(text, 100, break_on_hyphens=False) for text in [*paragraphs, f"settings: {settings}"]))
+        for text in (*paragraphs, f"settings: {settings}"):
+            print(textwrap.fill(text, 100, break_on_hyphens=False), end="\n\n")
     else:
         table(None, ["system", "what it is (`systems NAME` lists its settings)"],
               [[name, textwrap.shorten(text, 82, placeholder=" ...")] for name, text in summaries.items()], left=True)
