@@ -14,6 +14,10 @@ class Sampler(NamedTuple):
     options: tuple = ()
 
 
+def _multistep(order, **defaults):
+    return lambda path, **options: multistep.dpm_solver_pp(order, **defaults | options)
+
+
 SAMPLERS = {
     "ddpm": Sampler(lambda path, variance="small": samplers.ddpm(variance), 1, True, ("variance",)),
     "ddim": Sampler(lambda path, eta=0.0: samplers.ddim(eta), 1, False, ("eta",)),
@@ -28,16 +32,15 @@ SAMPLERS = {
     "dpm++-2s": Sampler(lambda path: solvers.dpm_solver_pp_2s(path), 2),
     "dpm++-2s-sde": Sampler(lambda path, eta=1.0: solvers.dpm_solver_pp_2s(path, eta), 1, True, ("eta",)),
     "dpm++-1": Sampler(lambda path: multistep.dpm_solver_pp(1), 1),
-    "dpm++-2m": Sampler(lambda path, kind="midpoint": multistep.dpm_solver_pp(2, kind), 2, False, ("kind",)),
-    "dpm++-3m": Sampler(lambda path: multistep.dpm_solver_pp(3), 3),
+    "dpm++-2m": Sampler(_multistep(2), 2, False, ("kind", "lower_last")),
+    "dpm++-3m": Sampler(_multistep(3), 3, False, ("lower_last", "halved")),
     "dpm++-1-sde": Sampler(lambda path, eta=1.0: multistep.dpm_solver_pp(1, eta=eta), 1, True, ("eta",)),
-    "dpm++-2m-sde": Sampler(lambda path, kind="midpoint", eta=1.0: multistep.dpm_solver_pp(2, kind, eta), 2, True,
-                            ("kind", "eta")),
-    "dpm++-3m-sde": Sampler(lambda path, eta=1.0: multistep.dpm_solver_pp(3, eta=eta), 2, True, ("eta",)),
+    "dpm++-2m-sde": Sampler(_multistep(2, eta=1.0), 2, True, ("kind", "eta", "lower_last")),
+    "dpm++-3m-sde": Sampler(_multistep(3, eta=1.0), 2, True, ("eta", "lower_last", "halved")),
     "plms": Sampler(lambda path: multistep.plms(), 2),
-    "unipc-1": Sampler(lambda path, kind="bh2": multistep.unipc(1, kind), 2, False, ("kind",)),
-    "unipc-2": Sampler(lambda path, kind="bh2": multistep.unipc(2, kind), 3, False, ("kind",)),
-    "unipc-3": Sampler(lambda path, kind="bh2": multistep.unipc(3, kind), 4, False, ("kind",)),
+    "unipc-1": Sampler(lambda path, **options: multistep.unipc(1, **options), 2, False, ("kind",)),
+    "unipc-2": Sampler(lambda path, **options: multistep.unipc(2, **options), 3, False, ("kind", "lower_last")),
+    "unipc-3": Sampler(lambda path, **options: multistep.unipc(3, **options), 4, False, ("kind", "lower_last")),
     "reverse-diffusion": Sampler(lambda path: sde.reverse_diffusion(), 1, True),
     "predictor-corrector": Sampler(lambda path, snr=0.16: sde.predictor_corrector(sde.reverse_diffusion(), snr),
                                    1, True, ("snr",)),
@@ -50,7 +53,7 @@ def sampler(name, path="vp", **options):
     $$\mathrm{name} \mapsto \mathrm{rule}(\mathrm{levels}, i)$$
 
     Shapes: name a key of SAMPLERS; path 'vp', 've', 'subvp' or 'flow'; options, those of that sampler: eta, variance,
-    kind, churn, snr. Returns a rule for the sampler loop.
+    kind, churn, snr, lower_last, halved. Returns a rule for the sampler loop.
     Raises: ValueError for a name, path or option that there is not, and for a sampler that needs another path.
     Source: the papers of the rules.
     """
