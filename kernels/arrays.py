@@ -8,6 +8,7 @@ from numba import prange
 
 from .jit import IN, INT, OUT, kernel
 
+NONE = np.empty(0, np.float32)  # in the place of an array that is None
 SIDE = 16  # of the square blocks that a transposition works in
 
 

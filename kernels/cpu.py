@@ -5,7 +5,6 @@ both backends accept the same input and raise the same errors. Results lie in me
 convolutions channels last, of norms like their input, of attention like the query.
 """
 import functools
-import math
 import operator
 
 import numpy as np
@@ -14,7 +13,7 @@ from refimpl import ops
 from refimpl.ops import conv as reference_conv
 from refimpl.ops._window import output_size
 
-from .arrays import empty_channels_last, supported
+from .arrays import NONE, channels_last, empty_channels_last, flat, supported
 from .attention import cpu as attention_cpu
 from .attention import cpu_vjp as attention_cpu_vjp
 from .contract import Kernel, register
@@ -23,6 +22,7 @@ from .conv_transpose2d import cpu as conv_transpose2d_cpu
 from .group_norm import cpu as group_norm_cpu
 from .q_sample import cpu as q_sample_cpu
 from .sampler_step import cpu as sampler_step_cpu
+from .windows import filter_gradient
 
 
 def _empty(*arrays):
@@ -31,7 +31,7 @@ def _empty(*arrays):
 
 
 def _remembered(f):
-    """f(name, *arrays, **options) of shapes and options alone, worked out once for each: a check costs a small kernel."""
+    """f(name, *arrays, *options), a matter of shapes and options, worked out once for each: it costs a small kernel."""
     @functools.lru_cache(1024)
     def of_shapes(name, shapes, options):
         stand_ins = [None if s is None else np.broadcast_to(np.float32(0), s) for s in shapes]
@@ -66,10 +66,11 @@ def conv2d(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
     if not supported(x, w, b):
         return ops.conv2d(x, w, b, stride, padding, dilation, groups)
     numbers = _conv2d_geometry("conv2d", x, w, b, stride, padding, dilation, groups)
-    y = empty_channels_last(x.shape[0], w.shape[0], *numbers[4:6])
-    run = conv2d_cpu.conv2d_winograd if conv2d_cpu.prefers_winograd(numbers) else conv2d_cpu.conv2d
-    run(y, x, w, b, stride, padding, dilation, groups)
-    return y
+    y = np.empty((*numbers[:1], *numbers[4:7]), np.float32)
+    forward = conv2d_cpu.forward_winograd if conv2d_cpu.prefers_winograd(numbers) else conv2d_cpu.forward_im2col
+    if y.size:
+        forward(y.reshape(-1), channels_last(x), w, NONE if b is None else flat(b), numbers)
+    return y.transpose(0, 3, 1, 2)
 
 
 def conv2d_vjp(dy, x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
@@ -78,10 +79,21 @@ def conv2d_vjp(dy, x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
         return ops.conv2d_vjp(dy, x, w, b, stride, padding, dilation, groups)
     numbers = _conv2d_geometry("conv2d_vjp", x, w, b, stride, padding, dilation, groups)
     reference_conv._check_dy("conv2d_vjp", dy, x, (w.shape[0], *numbers[4:6]))
-    out = empty_channels_last(*x.shape), *_empty(np.ascontiguousarray(w), b)
-    run = conv2d_cpu.conv2d_winograd_vjp if conv2d_cpu.prefers_winograd(numbers) else conv2d_cpu.conv2d_vjp
-    run(out, dy, x, w, b, stride, padding, dilation, groups)
-    return out
+    back = conv2d_cpu.back_winograd if conv2d_cpu.prefers_winograd(numbers) else conv2d_cpu.back_im2col
+    dx, dw, db = _gradients(back, channels_last(dy), channels_last(x), w, b, numbers)
+    return dx.reshape(numbers[:4]).transpose(0, 3, 1, 2), dw.reshape(w.shape), db
+
+
+def _gradients(back, dy, x, w, b, numbers):
+    """dx, dw, db of a convolution, dx and dw flat."""
+    dx, dw = np.empty(x.size, np.float32), np.empty(w.size, np.float32)
+    db = np.empty(0 if b is None else b.size, np.float32)
+    if not (x.size and dy.size):
+        dx[...], dw[...], db[...] = 0, 0, 0
+    else:
+        back(dx, dy, w, numbers)
+        filter_gradient(dw, db, x, dy, numbers)
+    return dx, dw, None if b is None else db
 
 
 @_remembered
@@ -113,29 +125,32 @@ def conv_transpose2d_vjp(dy, x, w, b=None, stride=1, padding=0, output_padding=0
     return out
 
 
+def _linear_fits(x, w, b):
+    return (supported(x, w, b) and w.ndim == 2 and x.ndim and x.shape[-1] == w.shape[1] and x.size and w.size
+            and (b is None or b.shape == w.shape[:1]))
+
+
+def _pixel_geometry(x, w):
+    """An affine map is a convolution of images of one pixel."""
+    return (x.size // w.shape[1], 1, 1, w.shape[1], 1, 1, w.shape[0], 1, 1, 1, 1, 0, 0, 1, 1, 1)
+
+
 def linear(x, w, b=None):
-    """As refimpl.ops.linear: a convolution of images of one pixel."""
-    if not supported(x, w, b) or w.ndim != 2 or not x.ndim or x.shape[-1] != w.shape[1] or not w.size or (
-            b is not None and b.shape != w.shape[:1]):
+    """As refimpl.ops.linear."""
+    if not _linear_fits(x, w, b):
         return ops.linear(x, w, b)
     y = np.empty((*x.shape[:-1], w.shape[0]), np.float32)
-    conv2d_cpu.conv2d(_pixels(y), _pixels(x), w[:, :, None, None], b)
+    conv2d_cpu.forward_im2col(y.reshape(-1), flat(x), w[:, :, None, None], NONE if b is None else flat(b),
+                              _pixel_geometry(x, w))
     return y
 
 
 def linear_vjp(dy, x, w, b=None):
     """As refimpl.ops.linear_vjp."""
-    if not supported(dy, x, w, b) or w.ndim != 2 or not x.ndim or x.shape[-1] != w.shape[1] or not w.size or (
-            b is not None and b.shape != w.shape[:1]) or dy.shape != (*x.shape[:-1], w.shape[0]):
+    if not _linear_fits(x, w, b) or not supported(dy) or dy.shape != (*x.shape[:-1], w.shape[0]):
         return ops.linear_vjp(dy, x, w, b)
-    dx, dw, db = np.empty(x.shape, np.float32), np.empty(w.shape, np.float32), *_empty(b)
-    conv2d_cpu.conv2d_vjp((_pixels(dx), dw[:, :, None, None], db), _pixels(dy), _pixels(x), w[:, :, None, None], b)
-    return dx, dw, db
-
-
-def _pixels(x):
-    """(..., I) as images (M, I, 1, 1)."""
-    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1], 1, 1)
+    dx, dw, db = _gradients(conv2d_cpu.back_im2col, flat(dy), flat(x), w[:, :, None, None], b, _pixel_geometry(x, w))
+    return dx.reshape(x.shape), dw.reshape(w.shape), db
 
 
 def _group_fits(x, gamma, beta, groups):
@@ -243,4 +258,5 @@ FUNCTIONS = {f.__name__: f for f in (
     attention, attention_vjp, q_sample, sampler_step)}
 
 register(Kernel("conv2d", "cpu", conv2d_algorithm, conv2d, raw=False))
-register(Kernel("conv2d_vjp", "cpu", lambda dy, *conv, **options: conv2d_algorithm(*conv, **options), conv2d_vjp, raw=False))
+register(Kernel("conv2d_vjp", "cpu", lambda dy, *conv, **options: conv2d_algorithm(*conv, **options), conv2d_vjp,
+                raw=False))

@@ -101,8 +101,9 @@ helper = numba.njit(error_model="numpy", fastmath={"contract"}, nogil=True)
 helper.__doc__ = "A function that kernels call; compiled into each of them."
 
 
+@functools.cache
 def threads():
-    """How many threads kernels use."""
+    """How many parts kernels cut their work into: Numba's threads at the first call."""
     return numba.get_num_threads()
 
 

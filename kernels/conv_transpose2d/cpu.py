@@ -1,12 +1,10 @@
 """Transposed convolution on the CPU: the adjoint's two halves, scattering forward and gathering back."""
 import numpy as np
 
-from ..arrays import channels_last, flat, write
+from ..arrays import NONE, channels_last, flat, write
 from ..contract import Kernel, register
 from ..conv2d.cpu import geometry
 from ..windows import filter_gradient, filters, windows_product, windows_scatter
-
-_NONE = np.empty(0, np.float32)
 
 
 def conv_transpose2d(out, x, w, b=None, stride=1, padding=0, output_padding=0, dilation=1, groups=1):
@@ -14,7 +12,7 @@ def conv_transpose2d(out, x, w, b=None, stride=1, padding=0, output_padding=0, d
     if out.size:
         numbers = geometry(out.shape, w.shape, x.shape[2:], stride, padding, dilation, groups)
         write(out, "channels_last", (x, w, b), lambda y: windows_scatter(
-            y, channels_last(x), filters(w, groups, transposed=True), _NONE if b is None else flat(b), numbers))
+            y, channels_last(x), filters(w, groups, transposed=True), NONE if b is None else flat(b), numbers))
 
 
 def conv_transpose2d_vjp(out, dy, x, w, b=None, stride=1, padding=0, output_padding=0, dilation=1, groups=1):
@@ -24,10 +22,10 @@ def conv_transpose2d_vjp(out, dy, x, w, b=None, stride=1, padding=0, output_padd
     above = channels_last(dy)
     if dx.size:
         write(dx, "channels_last", (dy, x, w, b), lambda to: windows_product(
-            to, above, filters(w, groups), _NONE, numbers))
+            to, above, filters(w, groups), NONE, numbers))
     if x.size and dw.size:
         write(dw, "C", (dy, x, w, b, dx), lambda to: filter_gradient(
-            to, np.empty(0, np.float32), above, channels_last(x), numbers))
+            to, NONE, above, channels_last(x), numbers))
     else:
         dw[...] = 0
     if db is not None:

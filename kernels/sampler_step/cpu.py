@@ -2,7 +2,7 @@
 import numpy as np
 from numba import int64, prange, uint64
 
-from ..arrays import flat, write
+from ..arrays import NONE, flat, write
 from ..contract import Kernel, register
 from ..jit import IN, INT, OUT, helper, kernel, scratch, threads
 from ..philox import BLOCKS, WORDS, normals
@@ -66,9 +66,6 @@ def _step(x_s, x0, x, e_c, e_u, z, history, coefficients, random, words, noise, 
                 _noised(address(x_s) + shift, address(x) + shift, from_z, length, own)
 
 
-_NONE = np.empty(0, np.float32)
-
-
 def launch(x_s, x0, x, e_c, e_u, z, history, coefficients):
     """Coefficients: one number or (N,) per column. All arrays flat and C-ordered but for x, which gives the shape."""
     n, m = x.shape[0], x[0].size
@@ -81,7 +78,7 @@ def launch(x_s, x0, x, e_c, e_u, z, history, coefficients):
         random = np.concatenate([np.array([key & 2**32 - 1, key >> 32, draw], np.uint64), np.asarray(index, np.uint64)])
         z = None
     workers = min(threads(), n * -(-m // WORDS))
-    flats = [_NONE if a is None else flat(a) for a in (x, e_c, e_u, z)]
+    flats = [NONE if a is None else flat(a) for a in (x, e_c, e_u, z)]
     past = [flat(h) for h in history]  # named, so that what the addresses point to stays alive
     _step(x_s, x0, *flats, np.array([h.ctypes.data for h in past], np.int64), table.reshape(-1), random,
           scratch(workers * WORDS, np.uint64), scratch(workers * WORDS), n, m, workers)
