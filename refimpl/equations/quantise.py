@@ -153,6 +153,23 @@ def ema_codebook(counts, sums, codebook, codes, z, decay=0.99, stabiliser=1e-5):
     return counts, sums, np.where(used[:, None], sums / np.where(used, smoothed, 1)[:, None], codebook)
 
 
+def restart_codes(counts, sums, codebook, z, rows, least):
+    r"""Rows that hardly any vector is assigned to take the place of a vector of the batch, as if assigned to it.
+
+    $$N_k < \nu: \quad e_k \leftarrow z_{r_k}, \quad m_k \leftarrow \nu z_{r_k}, \quad N_k \leftarrow \nu$$
+
+    Shapes: counts (K,); sums, codebook (K, D); z (M, D); rows (K,) integers in 0..M-1, drawn by the caller; least (nu),
+    a positive number of vectors. Returns the new counts, sums and codebook.
+    Raises: ValueError when least is not positive or rows leave the batch.
+    Source: Dhariwal et al. 2020 (Jukebox), arXiv:2005.00341, sec. 3.1 (random restarts).
+    """
+    require(least > 0, f"restart_codes: least must be positive, got {least}")
+    _check_codes("restart_codes", rows, len(z))
+    dead = counts < least
+    return (np.where(dead, least, counts), np.where(dead[:, None], least * z[rows], sums),
+            np.where(dead[:, None], z[rows], codebook))
+
+
 def perplexity(codes, size):
     r"""How many codes are in use: the exponential of the entropy of their frequencies, from 1 to K.
 

@@ -7,7 +7,7 @@ from refimpl.ops._check import require
 SYSTEMS = {name: f"refimpl.systems.{name.replace('-', '_')}" for name in (
     "ddpm", "gan", "lsgan", "wgan", "wgan-gp", "cgan", "dcgan", "sngan", "sagan", "biggan", "progressive", "stylegan",
     "stylegan2", "text-to-image", "pix2pix", "cyclegan", "srgan",
-    "nice", "realnvp", "glow", "ebm")}
+    "autoencoder", "vae", "vqvae", "vqvae2", "vqgan", "dvae", "nice", "realnvp", "glow", "ebm")}
 
 
 def module(name):

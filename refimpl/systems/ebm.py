@@ -9,7 +9,7 @@ import numpy as np
 from refimpl.equations.energy import contrastive_loss, contrastive_loss_vjp, langevin_step, log_partition
 from refimpl.nets.mlp import mlp, mlp_init
 from refimpl.ops._check import require
-from refimpl.ops.random import fold
+from refimpl.ops.random import fold, normal
 from refimpl.train import Player, System
 
 from . import flows
@@ -96,6 +96,4 @@ def build(config, data):
 
 def start_of_chains(key, n, shape):
     """Standard normal starts of n chains. Shapes: (n, *shape)."""
-    from refimpl.ops.random import normal
-
     return normal(fold(key, 1), np.arange(n), 0, shape)

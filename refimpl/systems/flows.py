@@ -13,7 +13,7 @@ from refimpl.optim import Optimiser, adamw, cosine_rate
 from refimpl.train import Player, System
 
 DEFAULTS = {"prior": "normal", "couplings": 4, "levels": 1, "net": "mlp", "width": 128, "depth": 2, "bound": 2.0,
-            "logit": 0.0, "rate": 1e-3, "warmup": 50, "clip": 50.0, "weight_decay": 0.0, "steps": 2000, "batch": 128,
+            "logit": 0.05, "rate": 2e-3, "warmup": 50, "clip": 50.0, "weight_decay": 0.3, "steps": 350, "batch": 128,
             "ema": 0.99}
 CHUNK = 256  # samples drawn together: bounds memory, changes no sample
 
@@ -50,7 +50,7 @@ def flow_system(name, config, data):
     nets.plan(c)
     bins, image, D = data.levels, len(data.shape) == 3, math.prod(data.shape)
     unit = D * math.log(2) if bins else 1.0
-    require(image or not config["logit"], f"{name}: logit is for images")
+    require(image or not config["logit"], f"{name}: logit is for images, whose pixels have an end: set logit=0")
 
     def spread(x, key, index, ops):
         """Data off their grid, where they have one."""

@@ -5,7 +5,8 @@ Dinh et al. 2017, arXiv:1605.08803.
 from . import flows
 
 DEFAULTS = flows.DEFAULTS
-POINTS = {"couplings": 8, "width": 64, "batch": 256, "steps": 3000, "weight_decay": 0.0}
+POINTS = {"couplings": 8, "width": 64, "batch": 256, "steps": 2000, "weight_decay": 0.0,
+          "logit": 0.0}
 
 
 def defaults(data):
