@@ -1,0 +1,116 @@
+"""python -m benchmarks run | compare | quality."""
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from kernels.report import machine
+
+from . import compare, networks, run
+from .providers import OURS, THEIRS
+from .workloads import PRESETS
+
+WIDTH = 100
+
+
+def parser():
+    """The command line."""
+    top = argparse.ArgumentParser(prog="python -m benchmarks", description="Times kernels that have just been verified "
+                                  "on the same inputs, beside the machine's own ceilings.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    r = commands.add_parser("run", help="verify, then time", description="Verify each backend on the inputs, then time "
+                            "it in rounds, interleaved with a triad, a matrix product and pure noise of this machine.")
+    r.add_argument("operations", nargs="*", help="e.g. conv2d attention, or unet for the whole network; default: all")
+    r.add_argument("--backends", default="reference,cpu,torch", help=f"of {', '.join(OURS + THEIRS)}; default "
+                   "%(default)s, where installed")
+    r.add_argument("--preset", choices=PRESETS, default="medium", help="sizes; default %(default)s")
+    r.add_argument("--rounds", type=int, default=15, help="interleaved rounds; default %(default)s")
+    r.add_argument("--json", metavar="FILE", help="write every sample to a file that `compare` reads")
+    r.add_argument("--plot", metavar="FILE", help="draw a roofline")
+    c = commands.add_parser("compare", help="two runs: same, faster, slower or can't tell",
+                            description="Compare two files of `run --json`. The exit status is 1 when a row is slower.")
+    c.add_argument("before")
+    c.add_argument("after")
+    return top
+
+
+def table(rows):
+    """The rows as a table of at most WIDTH columns."""
+    t = Table(box=None, pad_edge=False, padding=(0, 1))
+    for name, how in (("operation", {}), ("sizes", {}), ("by", {}), ("ms", {"justify": "right"}), ("interval", {}),
+                      ("GFLOP/s", {"justify": "right"}), ("GB/s", {"justify": "right"}),
+                      ("ceiling", {"justify": "right"}), ("x ref", {"justify": "right"}),
+                      ("x torch", {"justify": "right"})):
+        t.add_column(name, no_wrap=name not in ("sizes", "operation"), **how)
+    for r in rows:
+        times = lambda other, r=r: f"{r[f'vs_{other}'][0]:.2f}" if f"vs_{other}" in r else ""
+        known = "flops" in r
+        t.add_row(r["operation"], r["sizes"], r["provider"] + (f" {r['algorithm']}" if r["provider"] == "cpu" else ""),
+                  f"{1e3 * r['seconds']:.3g}", f"{1e3 * r['low']:.3g}-{1e3 * r['high']:.3g}",
+                  f"{r['flops'] / r['seconds'] / 1e9:.1f}" if known else "",
+                  f"{r['bytes'] / r['seconds'] / 1e9:.1f}" if known else "",
+                  f"{100 * r['ceiling']:.0f} %" if known else "", times("reference"), times("torch"))
+    return t
+
+
+def run_run(args, console, errors):
+    """`run`. Rows above a ceiling are errors, not records."""
+    providers = [p for p in args.backends.split(",") if p]
+    if unknown := [p for p in providers if p not in OURS + THEIRS]:
+        raise ValueError(f"backends must be of {', '.join(OURS + THEIRS)}, got {', '.join(unknown)}")
+    if args.rounds < 3:
+        raise ValueError(f"rounds must be at least 3, got {args.rounds}")
+    for path in (args.json, args.plot):
+        if path and not Path(path).resolve().parent.is_dir():
+            raise ValueError(f"{path}: its folder does not exist")
+    rows, say = [], lambda text: errors.print(text, style="dim", markup=False)
+    operations = [o for o in args.operations if o != "unet"]
+    watch = lambda work: say(f"timed {work.operation} {work.label}")
+    if operations or not args.operations:
+        rows += run.rows(operations, providers, args.preset, args.rounds, say, watch)
+    if "unet" in args.operations or not args.operations:
+        rows += networks.rows(providers, max(3, args.rounds // 2), say)
+    faults = [s for r in rows if "ceiling" in r and (s := run.above_ceiling(r))]
+    console.print(table(rows))
+    console.print("x ref, x torch: how many times faster. ceiling: the time that this machine's triad, product or\n"
+                  "noise would take for the same bytes, flops and numbers, over the time taken.", markup=False)
+    if args.json:
+        document = {"format": compare.FORMAT, "version": compare.VERSION, "machine": machine(), "preset": args.preset,
+                    "rows": rows}
+        Path(args.json).write_text(json.dumps(document), encoding="utf-8")
+    if args.plot:
+        from .pictures import roofline
+        roofline(rows, args.plot)
+    for fault in faults:
+        errors.print(fault, markup=False)
+    return 1 if faults else 0
+
+
+def run_compare(args, console):
+    """`compare`."""
+    found = compare.compared(compare.load(args.before), compare.load(args.after))
+    t = Table(box=None, pad_edge=False, padding=(0, 1))
+    for name in ("operation", "sizes", "by", "after / before", "interval", ""):
+        t.add_column(name)
+    for row, ratio, (low, high), word in found:
+        t.add_row(row["operation"], row["sizes"], row["provider"], f"{ratio:.2f}", f"{low:.2f}-{high:.2f}", word)
+    console.print(t)
+    return 1 if any(word == "slower" for *_, word in found) else 0
+
+
+def main(argv=None):
+    """Run a command; returns the exit status."""
+    args = parser().parse_args(argv)
+    console, errors = Console(width=WIDTH, highlight=False), Console(width=WIDTH, stderr=True, highlight=False)
+    try:
+        return run_run(args, console, errors) if args.command == "run" else run_compare(args, console)
+    except (ValueError, ImportError, run.Refused, OSError) as error:
+        errors.print(f"benchmarks: {error}", markup=False)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

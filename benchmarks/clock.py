@@ -1,0 +1,42 @@
+"""Times in interleaved rounds, and what can be said of them: a median with a bootstrap interval."""
+import time
+
+import numpy as np
+
+LEAST = 2e-3  # seconds a sample lasts at least: shorter calls are repeated
+
+
+def interleaved(functions, rounds, watch=None):
+    """{name: seconds a call, one sample a round}. Rounds take the functions in turn, each time from another start.
+
+    So a machine that changes its speed changes it for all, and ratios within a round stand.
+    """
+    names, repeats = list(functions), {}
+    for name in names:
+        functions[name]()  # compiles, and fills the caches
+        started = time.perf_counter()
+        functions[name]()
+        repeats[name] = max(1, int(np.ceil(LEAST / max(time.perf_counter() - started, 1e-9))))
+    samples = {name: [] for name in names}
+    for k in range(rounds):
+        for name in names[k % len(names):] + names[:k % len(names)]:
+            f, n = functions[name], repeats[name]
+            started = time.perf_counter()
+            for _ in range(n):
+                f()
+            samples[name].append((time.perf_counter() - started) / n)
+        if watch:
+            watch()
+    return {name: np.array(s) for name, s in samples.items()}
+
+
+def median(samples, seed=0, draws=500):
+    """The median, and the bootstrap's interval of 95 % around it."""
+    rng = np.random.default_rng(seed)
+    medians = np.median(rng.choice(samples, (draws, len(samples))), axis=1)
+    return float(np.median(samples)), float(np.quantile(medians, 0.025)), float(np.quantile(medians, 0.975))
+
+
+def ratio(a, b):
+    """median(a/b) round by round, with its interval: above 1, a takes longer."""
+    return median(np.asarray(a) / np.asarray(b))

@@ -1,0 +1,61 @@
+"""Two benchmark files: same, faster, slower, or can't tell, row by row."""
+import json
+from pathlib import Path
+
+import numpy as np
+
+from . import clock
+
+FORMAT, VERSION = "benchmarks", 1
+SAME = 0.03  # a change smaller than this is none
+
+
+def load(path):
+    """A benchmark document. Raises: ValueError with one sentence for anything else."""
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise ValueError(f"{path} is not JSON") from None
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise ValueError(f"{path} is not a file that `benchmarks run --json` wrote")
+    if document.get("version") != VERSION:
+        raise ValueError(f"{path} is of version {document.get('version')}, this program reads version {VERSION}")
+    return document
+
+
+def compared(before, after):
+    """[(row of before, ratio after/before, its interval, word)] for the rows that both have.
+
+    Where the machine's own ceiling was timed in the same rounds, each round counts in units of it: what slows the whole
+    machine slows no row. Raises: ValueError when the files are from different machines.
+    """
+    keys = ("processor", "cores", "threads", "blas")
+    if differing := [k for k in keys if before["machine"].get(k) != after["machine"].get(k)]:
+        raise ValueError(f"the two runs are from different machines ({', '.join(differing)} differ): times cannot be "
+                         f"compared")
+    index = lambda d: {(r["operation"], r["sizes"], r["provider"]): r for r in d["rows"]}
+    old, new = index(before), index(after)
+    found = []
+    for key in old:
+        if key not in new:
+            continue
+        a, b = (np.array(r["samples"]) / np.median(r.get("machine_samples", [1.0])) for r in (old[key], new[key]))
+        rng = np.random.default_rng(0)
+        draw = lambda s, g=rng: np.median(g.choice(s, (500, len(s))), axis=1)
+        ratios = draw(b) / draw(a)
+        middle, low, high = float(np.median(b) / np.median(a)), *np.quantile(ratios, [0.025, 0.975])
+        word = ("slower" if low > 1 + SAME else "faster" if high < 1 - SAME
+                else "same" if low > 1 - 3 * SAME and high < 1 + 3 * SAME else "can't tell")
+        found.append((old[key], middle, (float(low), float(high)), word))
+    if not found:
+        raise ValueError("the two runs have no row in common")
+    return found
+
+
+def confirmed(functions, rounds=15):
+    """Whether b takes longer than a beyond doubt, the two timed in interleaved rounds."""
+    samples = clock.interleaved(functions, rounds)
+    _, low, _ = clock.ratio(samples["b"], samples["a"])
+    return low > 1 + SAME

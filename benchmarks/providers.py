@@ -1,0 +1,48 @@
+"""Who computes: our backends, and PyTorch where it is installed, each as a function of a workload's arguments."""
+import importlib.util
+
+import numpy as np
+
+from kernels import backend
+
+OURS = ("reference", "cpu", "numba_cuda", "cupy")
+THEIRS = ("torch", "torch-compiled")
+
+
+def available(names):
+    """{name: prepare(workload) -> function without arguments that returns the outputs}, and {name: why not}."""
+    ready, missing = {}, {}
+    for name in names:
+        try:
+            if name in OURS:
+                ready[name] = _ours(backend(name))
+            elif importlib.util.find_spec("torch") is None:
+                missing[name] = "PyTorch is not installed"
+            else:
+                ready[name] = _torch(name == "torch-compiled")
+        except (ImportError, RuntimeError) as error:
+            missing[name] = f"not measured: no GPU ({error})" if name in OURS[2:] else str(error)
+    return ready, missing
+
+
+def _ours(namespace):
+    def prepare(work):
+        function, case = getattr(namespace, work.operation), work.case
+        return lambda: function(*case.args, **case.options)
+
+    return prepare
+
+
+def _torch(compiled):
+    from . import beside_torch
+
+    def prepare(work):
+        return beside_torch.prepare(work, compiled)
+
+    return prepare
+
+
+def outputs(result):
+    """Outputs as a tuple of NumPy arrays or None."""
+    result = result if isinstance(result, tuple) else (result,)
+    return tuple(None if r is None else np.asarray(r) for r in result)
