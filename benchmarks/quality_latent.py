@@ -54,7 +54,7 @@ def judge(spec):
     return score.judge(data.load(spec))
 
 
-def samples_score(d, system, run, scored, seed=0):
+def samples_score(d, system, run, seed=0, scored=True):
     """The protocol's figures of one set of samples."""
     if not scored:
         return {}
@@ -101,7 +101,7 @@ def vae(steps=3000, scored=True):
     bits, bits_interval = test_nll(d, system, run)
     return result({"negative elbo, nats": bound, "interval": interval, "iwae-64, nats": tight,
                    "pca nll, nats": float(np.mean(pca)), "bits/dim": bits, "bits interval": bits_interval}
-                  | samples_score(d, system, run, scored), negative_elbo_below_pca=bound < np.mean(pca))
+                  | samples_score(d, system, run, scored=scored), negative_elbo_below_pca=bound < np.mean(pca))
 
 
 def vqvae(steps=2000, scored=True):
@@ -109,7 +109,7 @@ def vqvae(steps=2000, scored=True):
     d, system, run = trained("vqvae", steps=steps)
     used = perplexity(d, system, run, 64)
     return result({"perplexity": used, "K": 64, "error": reconstruction_error(d, system, run)}
-                  | samples_score(d, system, run, scored), perplexity_above_a_quarter=used > 16)
+                  | samples_score(d, system, run, scored=scored), perplexity_above_a_quarter=used > 16)
 
 
 def perplexity(d, system, run, K):
@@ -139,7 +139,7 @@ def vqgan(steps=2000, scored=True):
     for name in ("vqvae", "vqgan"):
         d, system, run = trained(name, steps=steps)
         if scored:
-            mean = score.mean([samples_score(d, system, run, True, seed) for seed in range(3)])
+            mean = score.mean([samples_score(d, system, run, seed) for seed in range(3)])
             figures |= {f"{name} {k}": v for k, v in mean.items()}
     if not scored:
         return result(figures)
@@ -158,7 +158,7 @@ def dvae(steps=2000, scored=True):
     unigram = float(-np.mean(np.log(p[codes])))
     return result({"prior, nats per code": nats, "unigram, nats per code": unigram,
                    "perplexity": quantise.perplexity(codes, 64), "error": reconstruction_error(d, system, run)}
-                  | samples_score(d, system, run, scored), prior_below_unigram=nats < unigram)
+                  | samples_score(d, system, run, scored=scored), prior_below_unigram=nats < unigram)
 
 
 def flow_exactness(kind):
@@ -181,7 +181,8 @@ def digits_flow(name, steps, scored, limit=None):
     """Bits per dimension of test digits with early stopping, and exactness."""
     d, system, run = trained(name, every=max(1, steps // 12), steps=steps)
     bits, interval = test_nll(d, system, run)
-    figures, exact = {"bits/dim": bits, "interval": interval} | samples_score(d, system, run, scored), flow_exactness(name)
+    figures = {"bits/dim": bits, "interval": interval} | samples_score(d, system, run, scored=scored)
+    exact = flow_exactness(name)
     passed = {"inverse_to_1e_12": exact["inverse"] < 1e-12, "determinant_to_1e_10": exact["log-determinant"] < 1e-10}
     if limit:
         passed[f"bits_below_{limit}"] = bits < limit

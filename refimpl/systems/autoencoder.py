@@ -43,11 +43,12 @@ def build(config, data):
 
     def sample(params, state, n, key, ops, labels=None, first=0):
         flows.no_labels("autoencoder", labels)
-        codes = encode(params, state, data.train, ops).astype(np.float64)
+        dtype = next(iter(params["autoencoder"].values())).dtype
+        codes = encode(params, state, data.train.astype(dtype), ops).astype(np.float64)
         mean, cov = codes.mean(axis=0), np.cov(codes.T).reshape(codes.shape[1], -1)
         values, vectors = np.linalg.eigh(cov)
         z = ops.normal(fold(key, 0), first + np.arange(n), 0, (codes.shape[1],), np.float64)
-        return decode(params, state, (mean + (z * np.sqrt(np.maximum(values, 0))) @ vectors.T).astype(np.float32), ops)
+        return decode(params, state, (mean + (z * np.sqrt(np.maximum(values, 0))) @ vectors.T).astype(dtype), ops)
 
     player = Player(lambda key: (net.init(key), {}), loss_and_grads, flows.optimiser(config), ema=config["ema"])
     return System("autoencoder", {"autoencoder": player}, sample, encode=encode, decode=decode)

@@ -77,7 +77,9 @@ def build(config, data):
     def sample(params, state, n, key, ops, labels=None, first=0, steps=500):
         flows.no_labels("ebm", labels)
         index = first + np.arange(n)
-        x = walk(params["energy"], ops.normal(fold(key, 0), index, 0, data.shape), fold(key, 1), index, steps, ops)
+        like = next(iter(params["energy"].values()))
+        x = ops.normal(fold(key, 0), index, 0, data.shape, dtype=like.dtype, like=like)
+        x = walk(params["energy"], x, fold(key, 1), index, steps, ops)
         return np.clip(x, -1, 1) if len(data.shape) == 3 else x
 
     def nll(params, state, x, key, ops):

@@ -1,0 +1,240 @@
+"""Autoencoders, codes, flows and energies as systems: gradients of their losses, samples, and smoke of the rest."""
+import functools
+import math
+
+import numpy as np
+import pytest
+
+from benchmarks import quality_latent
+from refimpl import data, ops, systems, train
+from refimpl.equations import quantise
+from refimpl.systems.coder import CODEBOOK, coder
+
+IMAGES = data.Data("made up", np.round(8 * np.sin(np.arange(6 * 16)).reshape(6, 1, 4, 4)) / 8, np.arange(6) % 3,
+                   np.round(8 * np.cos(np.arange(2 * 16)).reshape(2, 1, 4, 4)) / 8, np.zeros(2, int), 3, 17)
+POINTS = IMAGES._replace(train=np.sin(np.arange(16.0)).reshape(8, 2), test=np.cos(np.arange(4.0)).reshape(2, 2),
+                         train_labels=None, test_labels=None, classes=0, levels=None)
+SMALL = {"width": 8, "depth": 1, "steps": 4, "warmup": 1}
+CODES = SMALL | {"codes": 5, "latent": 3, "positions": 2, "prior_width": 8, "prior_depth": 1}
+CASES = {  # system, data, settings
+    "autoencoder": ("autoencoder", IMAGES, SMALL | {"latent": 3, "noise": 0.3}),
+    "vae-gaussian": ("vae", IMAGES, SMALL | {"latent": 3, "beta": 0.7}),
+    "vae-bernoulli": ("vae", IMAGES, SMALL | {"latent": 3, "likelihood": "bernoulli"}),
+    "vae-logistic": ("vae", IMAGES, SMALL | {"latent": 3, "likelihood": "logistic"}),
+    "vae-free": ("vae", IMAGES, SMALL | {"latent": 3, "free_bits": 0.01}),
+    "vae-conv": ("vae", IMAGES, SMALL | {"latent": 2, "net": "conv", "channels": 8}),
+    "vae-points": ("vae", POINTS, SMALL | {"latent": 1}),
+    "dvae": ("dvae", IMAGES, CODES),
+    "nice": ("nice", IMAGES, SMALL | {"couplings": 2}),
+    "realnvp": ("realnvp", IMAGES, SMALL | {"couplings": 2, "levels": 2}),
+    "glow": ("glow", IMAGES, SMALL | {"couplings": 2, "levels": 2, "net": "conv"}),
+    "glow-points": ("glow", POINTS, SMALL | {"couplings": 2}),
+}
+QUANTISED = {"vqvae": CODES | {"codebook": "gradient"}, "vqvae-ema": CODES, "vqvae2": CODES | {"top": 1},
+             "vqgan": CODES | {"discriminator_start": 0}}
+ALL = CASES | {name: (name.split("-")[0], IMAGES, settings) for name, settings in QUANTISED.items()} | {
+    "ebm": ("ebm", POINTS, SMALL | {"chains": 16, "langevin": 2})}
+
+
+def wide(d):
+    return {k: v.astype(np.float64) if np.issubdtype(v.dtype, np.floating) else v for k, v in d.items()}
+
+
+@functools.cache
+def built(name):
+    """System, parameters and state in float64, the zeros that couplings start with moved."""
+    system_name, d, changes = ALL[name]
+    system = systems.build(system_name, systems.configure(system_name, d, changes), d)
+    start, rng = {p: player.init(k) for k, (p, player) in enumerate(system.players.items())}, np.random.default_rng(0)
+    moved = lambda d: {k: v + 0.02 * rng.standard_normal(v.shape) for k, v in wide(d).items()}
+    return d, system, {p: moved(s[0]) for p, s in start.items()}, {p: wide(s[1]) for p, s in start.items()}
+
+
+def slope_error(player, name, d, system, params, state, names=None):
+    """Gradient against the difference quotient of the loss along a random direction, relative."""
+    rng = np.random.default_rng(1)
+    direction = {k: rng.standard_normal(p.shape) * (names is None or k.startswith(names))
+                 for k, p in params[player].items()}
+    batch = train.Batch(d.train[:4], None if d.train_labels is None else d.train_labels[:4])
+    f = system.players[player].loss_and_grads
+
+    def at(h):
+        moved = params | {player: {k: p + h * direction[k] for k, p in params[player].items()}}
+        return f(moved, state, batch, 5, ops)
+
+    grads = at(0.0)[1]
+    assert grads.keys() == params[player].keys()
+    difference = lambda h: (at(h)[0] - at(-h)[0]) / (2 * h)
+    slope = (4 * difference(1e-5) - difference(2e-5)) / 3  # the error's first term cancels
+    found = sum(np.sum(g * direction[k]) for k, g in grads.items())
+    assert abs(slope) > 1e-3
+    return abs(found - slope) / max(1, abs(slope))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradient_of_the_loss(name):
+    player = next(iter(built(name)[1].players))
+    assert slope_error(player, name, *built(name)) < 1e-7
+
+
+@pytest.mark.parametrize("name", [*QUANTISED, "dvae"])
+def test_gradient_of_the_prior(name):
+    assert slope_error("prior", name, *built(name)) < 1e-7
+
+
+@pytest.mark.parametrize("name", ["vqvae", "vqvae-ema", "vqvae2"])
+def test_gradient_of_the_decoder(name):
+    """Behind the codebook the loss is differentiable; before it the gradient is the straight-through one by design."""
+    assert slope_error("autoencoder", name, *built(name), names="decoder") < 1e-7
+
+
+def test_gradient_of_the_discriminator():
+    assert slope_error("discriminator", "vqgan", *built("vqgan")) < 1e-7
+
+
+def test_gradient_before_the_codebook():
+    """The encoder's gradient is that of norm(x - d(h + sg(e - h)))^2 + beta norm(h - sg e)^2, by differences in h."""
+    d, system, params, state = built("vqvae-ema")
+    config = systems.configure("vqvae", d, CODES)
+    net = coder(config, d, config["latent"], config["latent"], config["positions"])
+    own, x, rng = params["autoencoder"], d.train[:4], np.random.default_rng(2)
+    h0, _ = net.encode(own, x, ops)
+    book = state["autoencoder"]["codebook"]
+    e = quantise.quantise(quantise.nearest_code(h0, book), book)
+    direction = {k: rng.standard_normal(p.shape) * k.startswith("encoder") for k, p in own.items()}
+
+    def at(h):
+        moved = {k: p + h * direction[k] for k, p in own.items()}
+        z, _ = net.encode(moved, x, ops)
+        x_hat, _ = net.decode(moved, z + (e - h0), ops)
+        return (np.sum((x - x_hat) ** 2) + config["beta"] * np.sum((z - e) ** 2)) / len(x)
+
+    batch = train.Batch(x, d.train_labels[:4])
+    loss, grads, kept, metrics = system.players["autoencoder"].loss_and_grads(params, state, batch, 5, ops)
+    slope = (4 * (at(1e-5) - at(-1e-5)) / 2e-5 - (at(2e-5) - at(-2e-5)) / 4e-5) / 3
+    found = sum(np.sum(g * direction[k]) for k, g in grads.items())
+    assert abs(found - slope) < 1e-7 * max(1, abs(slope)) and abs(loss - at(0.0)) < 1e-12
+    assert 1 <= metrics["perplexity"] <= 5 and kept["autoencoder"].keys() == state["autoencoder"].keys()
+
+
+def test_gradient_of_a_learnt_codebook():
+    """Only its own term moves the codebook: 2 (e - h)/N on the rows in use, whatever the decoder wants."""
+    d, system, params, state = built("vqvae")
+    x = d.train[:4]
+    _, grads, _, _ = system.players["autoencoder"].loss_and_grads(
+        params, state, train.Batch(x, d.train_labels[:4]), 5, ops)
+    h, book = system.encode(params, state, x, ops), params["autoencoder"][CODEBOOK]
+    codes = quantise.nearest_code(h, book)
+    expected = np.zeros_like(book)
+    np.add.at(expected, codes, 2 * (book[codes] - h) / len(x))
+    np.testing.assert_allclose(grads[CODEBOOK], expected, atol=1e-12)
+
+
+def test_adversarial_gradients_are_weighted_at_the_last_layer():
+    """The adversarial gradient is added at .8 times the length that the reconstruction's has at the last layer."""
+    d, system, params, state = built("vqgan")
+    batch = train.Batch(d.train[:4], d.train_labels[:4])
+    f = system.players["autoencoder"].loss_and_grads
+    late = state | {"autoencoder": state["autoencoder"] | {"step": np.full(1, -1)}}
+    plain = f(params, late, batch, 5, ops)[1]  # before its start the discriminator says nothing
+    _, grads, _, metrics = f(params, state, batch, 5, ops)
+    name = "decoder.layers.1.weight"
+    added = np.sqrt(np.sum((grads[name] - plain[name]) ** 2)) / np.sqrt(np.sum(plain[name] ** 2))
+    assert "weight" in metrics and abs(added - 0.8) < 0.01
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_samples(name):
+    """As many as asked for, finite, in range, and the same ones whatever the number drawn together."""
+    d, system, params, state = built(name)
+    params = {p: {k: v.astype(np.float32) for k, v in own.items()} for p, own in params.items()}
+    state = {p: {k: v.astype(np.float32) if v.dtype == np.float64 else v for k, v in own.items()}
+             for p, own in state.items()}
+    few = {"steps": 3} if name == "ebm" else {}
+    x = system.sample(params, state, 5, 7, ops, **few)
+    assert x.shape == (5, *d.shape) and np.isfinite(x).all() and x.dtype == np.float32
+    assert len(d.shape) == 1 or np.abs(x).max() <= 1
+    labels = np.arange(3, 5) % system.classes if system.classes else None
+    np.testing.assert_allclose(system.sample(params, state, 2, 7, ops, labels, first=3, **few), x[3:], atol=1e-5)
+    assert not np.array_equal(system.sample(params, state, 5, 8, ops, **few), x)
+    if not system.classes:
+        with pytest.raises(ValueError, match="knows no classes"):
+            system.sample(params, state, 2, 7, ops, np.zeros(2, int))
+
+
+@pytest.mark.parametrize("name", ["nice", "realnvp", "glow", "glow-points"])
+def test_flows_reconstruct_exactly(name):
+    d, system, params, state = built(name)
+    x = 0.9 * d.test
+    np.testing.assert_allclose(system.decode(params, state, system.encode(params, state, x, ops), ops), x, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", [n for n in ALL if n.split("-")[0] not in ("ebm", "nice", "realnvp", "glow")])
+def test_reconstructions(name):
+    d, system, params, state = built(name)
+    z = system.encode(params, state, d.test, ops)
+    x = system.decode(params, state, z, ops)
+    assert x.shape == d.test.shape and np.isfinite(x).all()
+    half = system.decode(params, state, (z + z[::-1]) / 2, ops)  # what interpolation asks for
+    np.testing.assert_allclose(half, half[::-1], atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["realnvp", "glow-points", "vae-gaussian", "vae-logistic", "vae-points"])
+def test_likelihood_is_the_loss(name):
+    """What `score` reports of a batch is the training loss, for the same noise; a VAE's bound gets tighter with K."""
+    d, system, params, state = built(name)
+    x = d.train[:4]
+    nll = system.nll(params, state, x, 5, ops)
+    assert nll.shape == (4,) and np.isfinite(nll).all()
+    player = system.players[next(iter(system.players))]
+    loss = player.loss_and_grads(params, state, train.Batch(x, None), 5, ops)[0]
+    if name.startswith("vae"):
+        one, many = (np.mean([np.mean(system.nll(params, state, x, key, ops, importance=k)) for key in range(30)])
+                     for k in (1, 30))
+        assert many < one
+    else:
+        assert abs(np.mean(nll) - loss) < 1e-12
+
+
+def test_energy_chains_move_and_are_kept():
+    d, system, params, state = built("ebm")
+    loss, grads, after, metrics = system.players["energy"].loss_and_grads(
+        params, state, train.Batch(d.train[:4], None), 5, ops)
+    moved = np.any(after["energy"]["chains"] != state["energy"]["chains"], axis=1)
+    assert math.isfinite(loss) and moved.sum() == 4 and "gap" in metrics
+    assert grads.keys() == params["energy"].keys()
+
+
+def test_gradient_of_the_energy_is_the_chains_force():
+    """The density of the plane integrates to 1, and its score is what Langevin follows: by differences of nll."""
+    _, system, params, state = built("ebm")
+    x, h = np.array([[0.3, -0.7]]), 1e-5
+    slope = [(system.nll(params, state, x + h * v, 0, ops) - system.nll(params, state, x - h * v, 0, ops))[0] / (2 * h)
+             for v in np.eye(2)]
+    start = system.sample(params, state, 1, 0, ops, steps=1)
+    assert np.isfinite(start).all() and np.all(np.isfinite(slope)) and np.abs(slope).max() > 1e-3
+
+
+@pytest.mark.parametrize("name, changes, message", [
+    ("vae", {"likelihood": "poisson"}, "likelihood must be gaussian, bernoulli or logistic, got 'poisson'"),
+    ("vae", {"net": "unet"}, "net must be mlp or conv"), ("vqvae", {"codes": 0}, "codes must be at least 1"),
+    ("vqvae", {"codebook": "fixed"}, "codebook must be 'ema' or 'gradient'"),
+    ("vqvae2", {"net": "conv"}, "net must be mlp"), ("dvae", {"tau": 0.0}, "tau, tau_end and variance"),
+    ("realnvp", {"levels": 3}, "set fewer levels"), ("glow", {"prior": "cauchy"}, "prior must be normal or logistic"),
+    ("nice", {"logit": 0.7}, r"logit must be in \[0, 1/2\)"), ("ebm", {"step": 0.0}, "step and extent"),
+])
+def test_settings_that_are_refused(name, changes, message):
+    with pytest.raises(ValueError, match=message):
+        systems.build(name, systems.configure(name, IMAGES, changes), IMAGES)
+
+
+@pytest.mark.parametrize("name", quality_latent.ACCEPTANCE)
+def test_smoke_of_acceptance(name):
+    """A few steps of every acceptance: all figures finite, and what holds without training holds."""
+    short = {"points": 2} if name == "realnvp" else {}
+    short |= {} if name in ("autoencoder", "vqvae2") else {"scored": False}
+    figures = quality_latent.ACCEPTANCE[name](steps=2, **short)
+    assert all(math.isfinite(v) for k, v in figures.items() if k != "passed" and v is not None)
+    for requirement, holds in figures["passed"].items():
+        if requirement.startswith(("inverse", "determinant")):
+            assert holds, requirement
