@@ -53,8 +53,9 @@ def script(contract, failure, load, convert="", back="", raw=False):
     if failure.layout == "overlapping":
         lines.append("# all arrays are windows of one buffer: see _overlapping in kernels/judge.py")
     elif failure.layout in VIEWS:
+        least = {"channels-last view": 3, "strided view": 2}.get(failure.layout, 1)  # fewer axes are laid out plainly
         for name in variables if failure.only is None else [failure.only.replace("[", "_").replace("]", "")]:
-            if variables[name].ndim > ("strided" in failure.layout):
+            if variables[name].ndim >= least:
                 lines.append(f"{name} = {VIEWS[failure.layout].format(name)}")
     data = {n for n, a in variables.items() if a.dtype.kind in "fb" and n not in contract.host}
     given = [expression(a, data) for a in named.args]

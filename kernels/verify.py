@@ -15,7 +15,8 @@ from .conduct import LAYOUTS
 from .contract import contracts
 from .judge import Defect, judge, judge_state
 
-SHRINKING = 10.0  # seconds that the search for a smaller failure may take
+SHRINKING = 500  # cases that the search for a smaller failure may try,
+SECONDS = 60.0  # and the time that it may take
 
 
 class Failure(NamedTuple):
@@ -83,16 +84,17 @@ def verify(kernel, examples=100, seed=0, watch=None):
     failure = None
 
     for number, (family, layout, amount) in enumerate(phases(contract, examples)):
-        found, deadline = [], None
+        found, deadline, extra = [], None, 0
 
         def trial(d, family=family, layout=layout, found=found):
-            nonlocal tried, share, deadline
+            nonlocal tried, share, deadline, extra
             case = draw_case(d, kernel, contract, family)
             only = None
             if layout not in ("plain", "state", "overlapping") and d.choice((False, False, True)):
                 only = d.choice(paths_of(case, contract))
             mark = (digest(case), layout, only)
-            if deadline and time.monotonic() > deadline and mark != found[-1][0]:
+            extra += bool(found)
+            if found and (extra > SHRINKING or time.monotonic() > deadline) and mark != found[-1][0]:
                 return  # no more shrinking: only the smallest failure so far still fails
             if watch:
                 watch(case, layout)
@@ -102,7 +104,7 @@ def verify(kernel, examples=100, seed=0, watch=None):
             try:
                 worst = run(kernel, contract, case, layout, only)
             except Defect as defect:
-                deadline = deadline or time.monotonic() + SHRINKING
+                deadline = deadline or time.monotonic() + SECONDS
                 found.append((mark, Failure(case, defect, layout, only, found[0][1].case if found else case)))
                 raise
             if worst is None:

@@ -1,10 +1,25 @@
 """Wrong kernels, each with its defect named. They lean on the reference, so that each differs from it in one thing."""
+import functools
+
 import numpy as np
 
+from kernels import verify
+from kernels.contract import Kernel
 from kernels.conv2d.cases import A, B, G, sides
 from refimpl import ops
 
 ZOO = []
+
+
+@functools.cache
+def judged(name):
+    """The verdict on a kernel of the zoo, reached once for all tests, after a short search for the smallest failure."""
+    _, operation, function, _, _, raw, where = next(z for z in ZOO if z[0] == name)
+    before, verify.SHRINKING = verify.SHRINKING, 150
+    try:
+        return verify.verify(Kernel(operation, "zoo", "direct", function, raw=raw, where=where), examples=60)
+    finally:
+        verify.SHRINKING = before
 
 
 def wrong(operation, *kinds, defect, raw=False, where=None):
