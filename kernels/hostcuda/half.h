@@ -1,35 +1,76 @@
-// float16 and bfloat16 with float arithmetic, without constructors (so that shared arrays of them need no guard), and wmma.
+// float16 and bfloat16 with float arithmetic, and wmma.
 #pragma once
-struct __half { unsigned short bits; };
-struct __nv_bfloat16 { unsigned short bits; };
-typedef __half half;
-struct alignas(4) __half2 { __half x, y; };
-struct alignas(4) __nv_bfloat162 { __nv_bfloat16 x, y; };
-typedef __half2 half2;
-
-inline float __half2float(__half h) { _Float16 f = __builtin_bit_cast(_Float16, h.bits); return (float)f; }
-inline __half __float2half(float f) { return {__builtin_bit_cast(unsigned short, (_Float16)f)}; }
-inline __half __float2half_rn(float f) { return __float2half(f); }
-inline float __bfloat162float(__nv_bfloat16 b) { return __builtin_bit_cast(float, (unsigned)b.bits << 16); }
-inline __nv_bfloat16 __float2bfloat16(float f) {       // round to nearest, ties to even; NaN stays NaN
+inline unsigned short hc_to_half(float f) { return __builtin_bit_cast(unsigned short, (_Float16)f); }
+inline float hc_from_half(unsigned short b) { return (float)__builtin_bit_cast(_Float16, b); }
+inline unsigned short hc_to_bfloat(float f) {          // round to nearest, ties to even; NaN stays NaN
   unsigned u = __builtin_bit_cast(unsigned, f);
-  if ((u & 0x7fffffffu) > 0x7f800000u) return {(unsigned short)((u >> 16) | 64)};
-  return {(unsigned short)((u + 0x7fffu + ((u >> 16) & 1)) >> 16)}; }
-inline __nv_bfloat16 __float2bfloat16_rn(float f) { return __float2bfloat16(f); }
-inline float2 __half22float2(__half2 h) { return {__half2float(h.x), __half2float(h.y)}; }
+  if ((u & 0x7fffffffu) > 0x7f800000u) return (unsigned short)((u >> 16) | 64);
+  return (unsigned short)((u + 0x7fffu + ((u >> 16) & 1)) >> 16);
+}
+inline float hc_from_bfloat(unsigned short b) { return __builtin_bit_cast(float, (unsigned)b << 16); }
+
+// Constructors would be convenient, but g++ then guards shared arrays in templates; `raw` is a struct so that __half(x),
+// which CUDA has, does not compile to something else here.
+struct hc_raw { unsigned short u; };
+#define HC_HALF(NAME, TO, FROM) \
+  struct NAME { hc_raw raw; operator float() const { return FROM(raw.u); } }; \
+  struct alignas(4) NAME##2_ { NAME x, y; }; \
+  inline NAME hc_make_##NAME(float f) { return {{TO(f)}}; } \
+  inline NAME operator+(NAME a, NAME b) { return {{TO((float)a + (float)b)}}; } \
+  inline NAME operator-(NAME a, NAME b) { return {{TO((float)a - (float)b)}}; } \
+  inline NAME operator*(NAME a, NAME b) { return {{TO((float)a * (float)b)}}; } \
+  inline NAME operator/(NAME a, NAME b) { return {{TO((float)a / (float)b)}}; } \
+  inline NAME operator-(NAME a) { return {{TO(-(float)a)}}; } \
+  inline NAME& operator+=(NAME& a, NAME b) { return a = a + b; } \
+  inline NAME& operator-=(NAME& a, NAME b) { return a = a - b; } \
+  inline NAME& operator*=(NAME& a, NAME b) { return a = a * b; } \
+  inline bool operator<(NAME a, NAME b) { return (float)a < (float)b; } \
+  inline bool operator>(NAME a, NAME b) { return (float)a > (float)b; } \
+  inline bool operator==(NAME a, NAME b) { return (float)a == (float)b; } \
+  inline NAME __hadd(NAME a, NAME b) { return a + b; } inline NAME __hsub(NAME a, NAME b) { return a - b; } \
+  inline NAME __hmul(NAME a, NAME b) { return a * b; } inline NAME __hdiv(NAME a, NAME b) { return a / b; } \
+  inline NAME __hmax(NAME a, NAME b) { return {{TO(fmaxf(a, b))}}; } \
+  inline NAME __hmin(NAME a, NAME b) { return {{TO(fminf(a, b))}}; } \
+  inline NAME __hfma(NAME a, NAME b, NAME c) { return {{TO(hc_odd((double)(float)a * (float)b, (float)c))}}; } \
+  inline bool __hisnan(NAME a) { return isnan((float)a); }
+// a + b to a float rounded to odd, from which rounding to a half type is as from the exact sum.
+inline float hc_odd(double a, double b) {
+  double sum = a + b, part = sum - a, rest = (a - (sum - part)) + (b - part);
+  unsigned long bits = __builtin_bit_cast(unsigned long, sum);
+  if (rest != 0 && !(bits & 1)) bits += (rest > 0) == (sum > 0) ? 1 : -1;
+  double odd = __builtin_bit_cast(double, bits);
+  float f = (float)odd; unsigned u = __builtin_bit_cast(unsigned, f);
+  if ((double)f != odd && odd == odd && !(u & 1)) u += ((double)f < odd) == (odd > 0) ? 1 : -1;
+  return __builtin_bit_cast(float, u);
+}
+HC_HALF(__half, hc_to_half, hc_from_half) HC_HALF(__nv_bfloat16, hc_to_bfloat, hc_from_bfloat)
+typedef __half half; typedef __half2_ __half2; typedef __half2_ half2;
+typedef __nv_bfloat162_ __nv_bfloat162; typedef __nv_bfloat16 nv_bfloat16;
+
+inline float __half2float(__half h) { return h; } inline __half __float2half(float f) { return hc_make___half(f); }
+inline __half __float2half_rn(float f) { return hc_make___half(f); }
+inline float __bfloat162float(__nv_bfloat16 b) { return b; }
+inline __nv_bfloat16 __float2bfloat16(float f) { return hc_make___nv_bfloat16(f); }
+inline __nv_bfloat16 __float2bfloat16_rn(float f) { return hc_make___nv_bfloat16(f); }
+inline unsigned short __half_as_ushort(__half h) { return h.raw.u; }
+inline __half __ushort_as_half(unsigned short u) { return {{u}}; }
+inline float2 __half22float2(__half2 h) { return {h.x, h.y}; }
 inline __half2 __floats2half2_rn(float a, float b) { return {__float2half(a), __float2half(b)}; }
-inline float2 __bfloat1622float2(__nv_bfloat162 h) { return {__bfloat162float(h.x), __bfloat162float(h.y)}; }
-inline __nv_bfloat162 __floats2bfloat162_rn(float a, float b) { return {__float2bfloat16(a), __float2bfloat16(b)}; }
-inline __half operator+(__half a, __half b) { return __float2half(__half2float(a) + __half2float(b)); }
-inline __half operator-(__half a, __half b) { return __float2half(__half2float(a) - __half2float(b)); }
-inline __half operator*(__half a, __half b) { return __float2half(__half2float(a) * __half2float(b)); }
+inline __half2 __float22half2_rn(float2 f) { return __floats2half2_rn(f.x, f.y); }
+inline __half2 __halves2half2(__half a, __half b) { return {a, b}; }
+inline __half2 __half2half2(__half a) { return {a, a}; } inline __half2 __float2half2_rn(float f) { return __floats2half2_rn(f, f); }
+inline float __low2float(__half2 h) { return h.x; } inline float __high2float(__half2 h) { return h.y; }
+inline __half __low2half(__half2 h) { return h.x; } inline __half __high2half(__half2 h) { return h.y; }
+inline __half2 __hadd2(__half2 a, __half2 b) { return {a.x + b.x, a.y + b.y}; }
+inline __half2 __hmul2(__half2 a, __half2 b) { return {a.x * b.x, a.y * b.y}; }
+inline __half2 __hfma2(__half2 a, __half2 b, __half2 c) { return {__hfma(a.x, b.x, c.x), __hfma(a.y, b.y, c.y)}; }
+inline float2 __bfloat1622float2(__nv_bfloat162 h) { return {h.x, h.y}; }
+inline __nv_bfloat162 __floats2bfloat162_rn(float a, float b) {
+  return {__float2bfloat16(a), __float2bfloat16(b)}; }
 
 namespace nvcuda { namespace wmma {
 struct matrix_a; struct matrix_b; struct accumulator; struct row_major; struct col_major;
 enum layout_t { mem_row_major, mem_col_major };
-inline float hc_up(float x) { return x; }
-inline float hc_up(__half x) { return __half2float(x); }
-inline float hc_up(__nv_bfloat16 x) { return __bfloat162float(x); }
 
 // Lane l of the warp holds elements l, l + 32, ... of the row-major tile: a layout as unspecified as the real one.
 template <class Use, int M, int N, int K, class T, class Layout = void> struct fragment {
@@ -39,33 +80,51 @@ template <class Use, int M, int N, int K, class T, class Layout = void> struct f
   T x[num_elements];
 };
 template <class F, class T> inline void fill_fragment(F& f, T v) { for (auto& e : f.x) e = v; }
-template <class U, int M, int N, int K, class T, class L> inline __attribute__((always_inline))
+
+// CUDA's rules for a matrix in memory: 32-byte alignment, rows that are multiples of 16 bytes.
+template <class T> HC_INLINE void hc_matrix(const T* p, unsigned ld) {
+  if ((unsigned long)p % 32) hc_trap("a matrix fragment's address must be a multiple of 32 bytes");
+  if (ld * sizeof(T) % 16) hc_trap("a matrix fragment's leading dimension must be a multiple of 16 bytes");
+  __syncwarp();
+}
+template <bool COL, int COLS> HC_INLINE unsigned hc_offset(int e, unsigned ld) {
+  return COL ? (e % COLS) * ld + e / COLS : (e / COLS) * ld + e % COLS;
+}
+template <class U, int M, int N, int K, class T, class L> HC_INLINE
 void load_matrix_sync(fragment<U, M, N, K, T, L>& f, const T* p, unsigned ld) {
   using F = fragment<U, M, N, K, T, L>;
-  hc_warp_sync(0xffffffffu);
+  hc_matrix(p, ld);
   for (int i = 0, e = hc_lane(); i < F::num_elements; ++i, e += 32)
-    f.x[i] = p[std::is_same<L, col_major>::value ? (e % F::cols) * ld + e / F::cols : (e / F::cols) * ld + e % F::cols]; }
-template <int M, int N, int K, class T> inline __attribute__((always_inline))
+    f.x[i] = p[hc_offset<std::is_same<L, col_major>::value, F::cols>(e, ld)];
+}
+template <int M, int N, int K, class T> HC_INLINE
 void load_matrix_sync(fragment<accumulator, M, N, K, T>& f, const T* p, unsigned ld, layout_t layout) {
-  hc_warp_sync(0xffffffffu);
+  hc_matrix(p, ld);
   for (int i = 0, e = hc_lane(); i < M * N / 32; ++i, e += 32)
-    f.x[i] = p[layout == mem_col_major ? (e % N) * ld + e / N : (e / N) * ld + e % N]; }
-template <int M, int N, int K, class T> inline __attribute__((always_inline))
+    f.x[i] = p[layout == mem_col_major ? hc_offset<true, N>(e, ld) : hc_offset<false, N>(e, ld)];
+}
+template <int M, int N, int K, class T> HC_INLINE
 void store_matrix_sync(T* p, const fragment<accumulator, M, N, K, T>& f, unsigned ld, layout_t layout) {
-  hc_warp_sync(0xffffffffu);
+  hc_matrix(p, ld);
   for (int i = 0, e = hc_lane(); i < M * N / 32; ++i, e += 32)
-    p[layout == mem_col_major ? (e % N) * ld + e / N : (e / N) * ld + e % N] = f.x[i]; }
-template <int M, int N, int K, class A, class B, class LA, class LB, class C> inline __attribute__((always_inline))
+    p[layout == mem_col_major ? hc_offset<true, N>(e, ld) : hc_offset<false, N>(e, ld)] = f.x[i];
+}
+// This lane's elements of a b + c. Out of the checker's sight: all of it is local memory.
+template <int M, int N, int K, class A, class B, class C> __attribute__((no_sanitize("thread", "undefined"), noinline))
+void hc_mma(C* d, const A* a, const B* b, const C* c) {
+  A all_a[32][M * K / 32]; B all_b[32][K * N / 32];
+  hc_warp_gather(a, sizeof all_a[0], all_a);
+  hc_warp_gather(b, sizeof all_b[0], all_b);
+  for (int i = 0, e = hc_lane(); i < M * N / 32; ++i, e += 32) {
+    float sum = (float)c[i];
+    for (int k = 0, ia = e / N * K, ib = e % N; k < K; ++k, ++ia, ib += N)
+      sum += (float)all_a[ia % 32][ia / 32] * (float)all_b[ib % 32][ib / 32];
+    if constexpr (std::is_same<C, float>::value) d[i] = sum; else d[i] = __float2half(sum);
+  }
+}
+template <int M, int N, int K, class A, class B, class LA, class LB, class C> HC_INLINE
 void mma_sync(fragment<accumulator, M, N, K, C>& d, const fragment<matrix_a, M, N, K, A, LA>& a,
               const fragment<matrix_b, M, N, K, B, LB>& b, const fragment<accumulator, M, N, K, C>& c) {
-  constexpr int na = M * K / 32, nb = K * N / 32;
-  A all_a[32][na]; B all_b[32][nb];
-  hc_warp_gather(a.x, sizeof(a.x), all_a);
-  hc_warp_gather(b.x, sizeof(b.x), all_b);
-  for (int i = 0, e = hc_lane(); i < M * N / 32; ++i, e += 32) {
-    float sum = hc_up(c.x[i]);
-    for (int k = 0; k < K; ++k) {
-      int ia = (e / N) * K + k, ib = k * N + e % N;
-      sum += hc_up(all_a[ia % 32][ia / 32]) * hc_up(all_b[ib % 32][ib / 32]); }
-    if constexpr (std::is_same<C, float>::value) d.x[i] = sum; else d.x[i] = __float2half(sum); } }
+  hc_mma<M, N, K>(d.x, a.x, b.x, c.x);
+}
 }}

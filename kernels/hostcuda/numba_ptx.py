@@ -1,7 +1,7 @@
 """A Numba CUDA kernel on the CPU model: compiled to PTX without a driver, then executed by ptx.py."""
 import numpy as np
 
-from .module import HostCudaError
+from .build import HostCudaError
 from .ptx import PtxModule
 
 
