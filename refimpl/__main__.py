@@ -1,8 +1,9 @@
-"""The command line: python -m refimpl demo | train | sample | score | systems | show."""
+"""The command line: python -m refimpl COMMAND, one of demo, train, sample, score, systems, reconstruct, interpolate,
+latent and show."""
 import argparse
 import sys
 
-from . import demo, parsers, show
+from . import demo, parsers, show, views
 
 DESCRIPTION = """Exact NumPy reference of diffusion models and GANs.
 
@@ -18,6 +19,7 @@ def parser():
     subparsers = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     demo.add_parser(subparsers)
     parsers.add_parsers(subparsers)
+    views.add_parsers(subparsers)
     show.add_parser(subparsers)
     return top
 

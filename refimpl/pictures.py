@@ -57,6 +57,31 @@ def scatter(x, labels=None):
     return _figure(figure)
 
 
+def panels(stages, labels=None, columns=5, extent=3.0):
+    """PNG of a list of (title, points (N, 2)) side by side, in the square of half side `extent`."""
+    from matplotlib.figure import Figure
+
+    rows = -(-len(stages) // columns)
+    figure = Figure(figsize=(2.2 * columns, 2.4 * rows), layout="constrained")
+    for k, (title, x) in enumerate(stages):
+        axes = figure.add_subplot(rows, columns, k + 1, aspect="equal", xlim=(-extent, extent), ylim=(-extent, extent))
+        axes.scatter(*x.T, s=1, **({} if labels is None else {"c": labels, "cmap": "tab10"}))
+        axes.set_title(title, fontsize=9)
+        axes.set_xticks([])
+        axes.set_yticks([])
+    return _figure(figure)
+
+
+def bars(values, xlabel, ylabel):
+    """PNG of one bar per value, the largest first, and a line where all would be equal."""
+    figure, axes = _axes(7, 3)
+    axes.bar(np.arange(len(values)), np.sort(values)[::-1], width=1.0)
+    axes.axhline(np.mean(values), color="C1", linewidth=1)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    return _figure(figure)
+
+
 def film(frames, captions=None, columns=10, seconds=4.0):
     """GIF of a list of image batches, the last one held for a while."""
     sheets = [canvas(x, captions, columns).convert("L") for x in frames]

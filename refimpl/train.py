@@ -49,7 +49,8 @@ class System(NamedTuple):
 
     classes: how many labels can be asked for, 0 for none; options: the sampler's, with their defaults. Where a system
     has them: nll(params, state, x, key, ops) -> (N,), what data cost, in bits per dimension on a grid of levels and
-    nats elsewhere; encode(params, state, x, ops) -> z and decode(params, state, z, ops) -> x, without randomness.
+    nats elsewhere; encode(params, state, x, ops) -> z and decode(params, state, z, ops) -> x, without randomness;
+    codes(params, state, x, ops) -> (N, L) integers; path(params, state, x, ops) -> [(what was done, x then)] of a flow.
     """
 
     name: str
@@ -60,6 +61,8 @@ class System(NamedTuple):
     nll: object = None
     encode: object = None
     decode: object = None
+    codes: object = None
+    path: object = None
 
 
 class Run(NamedTuple):

@@ -136,7 +136,7 @@ def system(name, config, data, model, players):
         return np.concatenate(pieces)
 
     return System(name, players | {"prior": last}, sample, data.classes, {"temperature": 1.0}, encode=encode,
-                  decode=decode)
+                  decode=decode, codes=codes_of)
 
 
 def reconstruction(x_hat, x):

@@ -90,6 +90,13 @@ def flow_system(name, config, data):
         x = nets.inverse(params["flow"], state["flow"], z, config=c, ops=ops)
         return logit_map_inverse(x, config["logit"]) if config["logit"] else x
 
+    def path(params, state, x, ops):
+        stages, own, kept = [("data", x)], params["flow"], state["flow"]
+        for k, step in enumerate(nets.plan(c), 1):
+            z, _, _ = nets.forward(own, kept, x, config=c, ops=ops, until=k)
+            stages.append((step.kind, z))
+        return stages
+
     def sample(params, state, n, key, ops, labels=None, first=0, temperature=1.0):
         no_labels(name, labels)
         require(temperature >= 0, f"temperature must not be negative, got {temperature}")
@@ -113,4 +120,4 @@ def flow_system(name, config, data):
         return nets.flow_init(fold(key, 0), c, logit_map(x, config["logit"])[0] if config["logit"] else x, ops)
 
     return System(name, {"flow": Player(init, loss_and_grads, optimiser(config), ema=config["ema"])}, sample,
-                  options={"temperature": 1.0}, nll=nll, encode=encode, decode=decode)
+                  options={"temperature": 1.0}, nll=nll, encode=encode, decode=decode, path=path)
