@@ -87,6 +87,62 @@ def test_order(name, truth):
     assert order(rule, path, starts, truth) == pytest.approx(expected, abs=0.1)
 
 
+def unipc_as_printed(x, levels, order, kind, lower_last):
+    """Algorithms 1-3 of UniPC step by step, predictor and corrector apart, as its authors' code has them."""
+    lam, outputs, before, used = [solvers.half_log_snr(level) for level in levels], [], None, 0
+
+    def b_and_rho(i, p):
+        h = lam[i + 1] - lam[i]
+        r = np.array([(lam[i - k] - lam[i]) / h for k in range(1, p)] + [1.0])
+        phi, factorial, rows, b = np.expm1(-h) / -h - 1, 1, [], []
+        big = {"bh1": -h, "bh2": np.expm1(-h)}[kind]
+        for k in range(1, p + 1):
+            rows.append(r ** (k - 1))
+            b.append(phi * factorial / big)
+            factorial *= k + 1
+            phi = phi / -h - 1 / factorial
+        return big, r, np.array(rows), np.array(b)
+
+    def start(i, x):
+        return levels[i + 1][1] / levels[i][1] * x - levels[i + 1][0] * np.expm1(lam[i] - lam[i + 1]) * outputs[i]
+
+    for i in range(len(levels) - 1):
+        signal, noise = levels[i]
+        outputs.append((x - noise * eps(x, signal, noise)) / signal)
+        if before is not None:
+            big, r, rows, b = b_and_rho(i - 1, used)
+            rho = np.linalg.solve(rows, b) if used > 1 else [0.5]
+            slopes = sum(rho[k - 1] * (outputs[i - 1 - k] - outputs[i - 1]) / r[k - 1] for k in range(1, used))
+            x = start(i - 1, before) - signal * big * (slopes + rho[-1] * (outputs[i] - outputs[i - 1]))
+        used = min(order, i + 1, len(levels) - 1 - i if lower_last else order)
+        big, r, rows, b = b_and_rho(i, used)
+        rho = [0.5] if used == 2 else np.linalg.solve(rows[:-1, :-1], b[:-1])
+        slopes = sum(rho[k - 1] * (outputs[i - k] - outputs[i]) / r[k - 1] for k in range(1, used))
+        before, x = x, start(i, x) - levels[i + 1][0] * big * slopes
+    return x
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize("kind", ["bh1", "bh2"])
+@pytest.mark.parametrize("lower_last", [False, True])
+def test_unipc_in_one_stage_is_the_printed_algorithm(order, kind, lower_last):
+    levels = levels_between("vp", 6)
+    rule = multistep.unipc(order, kind, lower_last=lower_last)
+    ours = samplers.sample(eps, START * levels[0, 0], levels, rule, ops=ops)
+    printed = unipc_as_printed(START * levels[0, 0], levels, order, kind, lower_last)
+    np.testing.assert_allclose(ours, printed, rtol=1e-11)
+
+
+def test_orders_fall_towards_the_end():
+    """lower_last: one term at the last step, two before it; from its start a multistep rule gains one a step."""
+    levels = levels_between("vp", 6)
+    for rule, expected in ((multistep.dpm_solver_pp(3), [0, 1, 2, 2, 1, 0]),
+                           (multistep.dpm_solver_pp(2), [0, 1, 1, 1, 1, 0]),
+                           (multistep.dpm_solver_pp(3, lower_last=False), [0, 1, 2, 2, 2, 2]),
+                           (multistep.plms(), [0, 1, 2, 3, 3, 3])):
+        assert [len(rule(levels, i)[0].earlier) for i in range(6)] == expected
+
+
 def moments(rule, levels, mean, variance):
     """Mean and variance of what a sampler makes of data N(mean, variance), exactly: with them the sampler is affine.
 
@@ -215,6 +271,7 @@ def test_inversion_approaches_the_image(truth):
     (lambda: solvers.heun(churn=-1.0), "negative"),
     (lambda: solvers.ancestral(solvers.euler(), 2.0), r"eta must be in \[0, 1\]"),
     (lambda: solvers.dpm_solver(2, "ve")(levels_between("vp", 4), 0), "not on the path 've'"),
+    (lambda: solvers.dpm_solver(2)(1.001 * levels_between("vp", 4), 0), "not on the path 'vp'"),
     (lambda: solvers.dpm_solver(2, "curved")(levels_between("vp", 4), 0), "path must be"),
     (lambda: solvers.flow_heun()(levels_between("vp", 4), 0), "not on the path 'flow'"),
     (lambda: solvers.ddim_inversion()(levels_between("vp", 4), 0), "noisier"),
