@@ -137,14 +137,14 @@ def gelu(x, approximate):
     """
     require(approximate in ("none", "tanh"), f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
     if approximate == "tanh":
-        return x / 2 * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3)))
+        return x / 2 * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x * x * x)))
     return x / 2 * (1 + special(x).erf(x * 0.5**0.5))
 
 
 def gelu_vjp(dy, x, approximate):
     """erf form: dx = dy (Phi(x) + x phi(x)); tanh form: the product rule on x/2 (1 + tanh u(x))."""
     if approximate == "tanh":
-        th = np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3))
+        th = np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x * x * x))
         return dy * (1 + th + x * (1 - th**2) * (2 / np.pi) ** 0.5 * (1 + 3 * 0.044715 * x**2)) / 2
     return dy * ((1 + special(x).erf(x * 0.5**0.5)) / 2 + x * np.exp(-(x**2) / 2) * (2 * np.pi) ** -0.5)
 
