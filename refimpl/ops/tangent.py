@@ -38,7 +38,7 @@ PAIRWISE = {  # the tangent of f(a, b) = y from those of a and b, which are 0 fo
 BILINEAR = {np.matmul, np.tensordot, np.einsum}
 
 FLAT = {np.sign, np.greater, np.greater_equal, np.less, np.less_equal, np.equal, np.not_equal, np.isnan, np.isfinite,
-        np.asarray, np.arange, np.shape, np.any, np.all}  # derivative 0, or nothing to differentiate
+        np.arange, np.shape, np.any, np.all}  # derivative 0, or nothing to differentiate
 
 LINEAR = {np.sum, np.mean, np.reshape, np.ravel, np.moveaxis, np.swapaxes, np.transpose, np.concatenate, np.stack,
           np.broadcast_to, np.repeat, np.tile, np.expand_dims, np.squeeze, np.split, np.flip, np.zeros_like, np.copy,
@@ -144,6 +144,8 @@ class Dual(np.lib.mixins.NDArrayOperatorsMixin):
         if f in ROOM:
             y = f(*args, **options)
             return Dual(y, np.zeros_like(y))
+        if f is np.asarray:  # a Dual stays one; coefficients from the host, made like=Dual, do not move
+            return args[0] if isinstance(args[0], Dual) else f(*args, **options)
         if f is np.where:
             y = np.where(args[0], *(primal(a) for a in args[1:]))
             t = np.where(args[0], *(a.tangent if isinstance(a, Dual) else 0 for a in args[1:]))
