@@ -9,7 +9,7 @@ from rich.table import Table
 
 from kernels.report import machine
 
-from . import compare, networks, run
+from . import compare, networks, quality, run
 from .providers import OURS, THEIRS
 from .workloads import PRESETS
 
@@ -34,6 +34,7 @@ def parser():
                             description="Compare two files of `run --json`. The exit status is 1 when a row is slower.")
     c.add_argument("before")
     c.add_argument("after")
+    quality.add_parser(commands)
     return top
 
 
@@ -106,6 +107,8 @@ def main(argv=None):
     args = parser().parse_args(argv)
     console, errors = Console(width=WIDTH, highlight=False), Console(width=WIDTH, stderr=True, highlight=False)
     try:
+        if args.command == "quality":
+            return quality.run(args.names, console, args.json)
         return run_run(args, console, errors) if args.command == "run" else run_compare(args, console)
     except (ValueError, ImportError, run.Refused, OSError) as error:
         errors.print(f"benchmarks: {error}", markup=False)

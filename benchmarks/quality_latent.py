@@ -87,8 +87,8 @@ def autoencoder(steps=1500):
     slope = max(np.max(abs(dw)), np.max(abs(de)))  # our gradients vanish there
     pca = np.linalg.svd(x, full_matrices=False)[2][:k].T
     angle = float(np.max(subspace_angles(decoder, pca)))
-    return result({"angle": angle, "gradient": float(slope)}, angle_below_1e_3=angle < 1e-3,
-                  gradient_vanishes=slope < 1e-6)
+    return result({"angle": angle, "gradient": float(slope)}, **{"angle below 1e-3": angle < 1e-3,
+                  "gradient vanishes": slope < 1e-6})
 
 
 def vae(steps=3000, scored=True):
@@ -183,9 +183,9 @@ def digits_flow(name, steps, scored, limit=None):
     bits, interval = test_nll(d, system, run)
     figures = {"bits/dim": bits, "interval": interval} | samples_score(d, system, run, scored=scored)
     exact = flow_exactness(name)
-    passed = {"inverse_to_1e_12": exact["inverse"] < 1e-12, "determinant_to_1e_10": exact["log-determinant"] < 1e-10}
+    passed = {"inverse to 1e-12": exact["inverse"] < 1e-12, "determinant to 1e-10": exact["log-determinant"] < 1e-10}
     if limit:
-        passed[f"bits_below_{limit}"] = bits < limit
+        passed[f"bits/dim below {limit}"] = bits < limit
     return result(figures | exact, **passed)
 
 

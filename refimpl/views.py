@@ -13,8 +13,8 @@ def add_parsers(subparsers):
     """The parsers of reconstruct, interpolate and latent."""
     for name, run, words, text in (
             ("reconstruct", run_reconstruct, "draw test images beside what a system makes of them",
-             "Encode test images, decode them again, and draw both: pairs of rows, the input above.\n"
-             "A VAE blurs, a codebook rounds, a flow returns what it was given."),
+             "Encode test images, decode them again, and draw both, the inputs above. Several runs on the same\n"
+             "data are drawn one below the other: a VAE blurs, a codebook rounds, a flow returns what it was given."),
             ("interpolate", run_interpolate, "draw what lies between test images in the latent space",
              "Encode pairs of test images and decode the points on the line between them, a row each."),
             ("latent", run_latent, "draw the latent space itself",
@@ -24,6 +24,8 @@ def add_parsers(subparsers):
         p = subparsers.add_parser(name, formatter_class=argparse.RawDescriptionHelpFormatter, help=words,
                                   description=f"{text}\n\nexample:\n  python -m refimpl {name} runs/vae-digits")
         p.add_argument("folder", help="folder of a run, made by `train`")
+        if name == "reconstruct":
+            p.add_argument("others", nargs="*", help="more runs on the same data")
         p.add_argument("--out", help=f"a .png; default FOLDER/{name}.png")
         if name != "latent":
             p.add_argument("-n", type=_few, default=10 if name == "reconstruct" else 5, help="how many; default "
@@ -62,19 +64,24 @@ def _finish(args, out, content, figures, text):
 def run_reconstruct(args):
     """Entry of `reconstruct`."""
     args.command = "reconstruct"
-    data, system, params, state, ops, out = _opened(args, lambda s: s.decode)
-    x = data.test
-    x_hat = system.decode(params, state, system.encode(params, state, x, ops), ops)
-    error = float(np.mean(np.sum((x - x_hat).reshape(len(x), -1).astype(np.float64) ** 2, axis=1)))
+    data, *first, out = _opened(args, lambda s: s.decode)
+    x, kept, errors, runs = data.test, [data.test], {}, {args.folder: first}
+    for folder in args.others:
+        other, *rest, _ = _opened(argparse.Namespace(**vars(args) | {"folder": folder}), lambda s: s.decode)
+        require(other.fingerprint == data.fingerprint, f"{folder} and {args.folder} were trained on different data")
+        runs[folder] = rest
+    for folder, (system, params, state, ops) in runs.items():
+        kept.append(system.decode(params, state, system.encode(params, state, x, ops), ops))
+        errors[folder] = float(np.mean(np.sum((x - kept[-1]).reshape(len(x), -1).astype(np.float64) ** 2, axis=1)))
     n = min(args.n, len(x))
     if x.ndim == 2:
-        content = pictures.panels([("data", x), ("reconstruction", x_hat)], data.test_labels, columns=2)
+        content = pictures.panels(list(zip(["data", *runs], kept)), data.test_labels, columns=len(kept))
     else:
-        rows = [np.stack([x[k:k + 10], x_hat[k:k + 10]]) for k in range(0, n, 10)]
-        rows = [r[:, :n - k] for k, r in zip(range(0, n, 10), rows)]
-        content = pictures.grid(np.concatenate([r.reshape(-1, *data.shape) for r in rows]), columns=min(n, 10))
-    _finish(args, out, content, {"n": n, "error": error, "pixel": error / x[0].size},
-            f"{n} test samples and their reconstructions (squared error per sample {error:.3f} on all {len(x)})")
+        blocks = [np.concatenate([rows[k:min(k + 10, n)] for rows in kept]) for k in range(0, n, 10)]
+        content = pictures.grid(np.concatenate(blocks), columns=min(n, 10))
+    listed = ", ".join(f"{error:.3f}" for error in errors.values())
+    _finish(args, out, content, {"n": n, "errors": errors},
+            f"{n} test samples and their reconstructions (squared error per sample: {listed})")
 
 
 def run_interpolate(args):

@@ -37,7 +37,8 @@ def test_pictures(runs, capsys, name):
         with Image.open(figures["out"]) as image:
             assert min(image.size) > 50 and len(np.unique(np.asarray(image))) > 10
         if command == "reconstruct":
-            assert figures["n"] == 10 and (figures["error"] < 1e-6) == (name in ("realnvp", "moons"))
+            (error,) = figures["errors"].values()
+            assert figures["n"] == 10 and (error < 1e-6) == (name in ("realnvp", "moons"))
         if (name, command) == ("vqvae", "latent"):
             assert 1 <= figures["perplexity"] <= 8
     assert main(["latent", str(runs / name), "--out", str(runs / "other.png")]) == 0
@@ -52,6 +53,13 @@ def test_score_prints_the_likelihood(runs, capsys, monkeypatch):
     monkeypatch.setattr(score, "judge", lambda data: score.Judge(score._flat, None, None))
     for name in ("vae", "realnvp"):
         assert printed(capsys, "score", runs / name)["nll_unit"] == "bits/dim"
+
+
+def test_several_runs_beside_each_other(runs, capsys):
+    figures = printed(capsys, "reconstruct", runs / "vae", runs / "realnvp", "--out", runs / "both.png", "-n", "12")
+    assert len(figures["errors"]) == 2
+    assert main(["reconstruct", str(runs / "vae"), str(runs / "moons")]) == 1
+    assert "were trained on different data" in capsys.readouterr().err
 
 
 def test_what_is_refused(runs, capsys):
