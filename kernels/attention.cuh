@@ -60,12 +60,7 @@ __device__ __forceinline__ void store_row(T* row, const float (&mine)[D / LANES]
     Pack<T, 4> p;
     #pragma unroll
     for (int k = 0; k < 4; ++k) down(&p.x[k], mine[i + k] * factor);
-    if (whole && c < width) {
-      *(Pack<T, 4>*)(row + c) = p;
-    } else {
-      #pragma unroll
-      for (int k = 0; k < 4; ++k) if (c + k < width) row[c + k] = p.x[k];
-    }
+    store_up_to<4>(row + c, p, width - c, whole);
   }
 }
 

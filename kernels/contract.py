@@ -4,7 +4,7 @@ import inspect
 from typing import NamedTuple
 
 VERSION = 1  # of the contracts: a change of cases, bounds or conduct that can change a verdict raises it
-OPERATIONS = ("conv2d", "conv_transpose2d", "attention", "group_norm", "q_sample", "sampler_step")
+OPERATIONS = ("conv2d", "conv_transpose2d", "attention", "group_norm", "q_sample", "noise_mse", "sampler_step")
 
 
 class Contract(NamedTuple):

@@ -68,6 +68,22 @@ PRODUCTS = {"tiled": Tile(64, 64, 16, 4, 4, 1), "best": Tile(128, 64, 8, 8, 8, 2
 THREADS = 256  # a block of an element-wise kernel
 
 
+QUADS = {"vector": 1, "best": 2}  # blocks of four elements a thread of the sampling step
+
+SHARED = 48 << 10  # bytes of shared memory a block may ask for everywhere
+CHUNK = 8192       # floats of a group a block, where a group is too large for shared memory
+
+
+def group_threads(size):
+    """Threads for a group of `size` floats: a warp for every 128, at most 8."""
+    return min(THREADS, max(32, blocks(size, 128) * 32))
+
+
+def group_chain(size):
+    """The longest chain of additions in a sum over a group: a thread's share, its warp and the warps."""
+    return blocks(size, group_threads(size)) + 4 + 10
+
+
 class Heads(NamedTuple):
     """How attention's kernels cut a head: threads that share a row, rows a thread, and rows a tile in shared memory.
 
@@ -129,6 +145,14 @@ class Device(NamedTuple):
             return self.xp.empty(shape, dtype)
         return self.xp.full(shape, 0x7FFF if np.dtype(dtype) == np.uint16 else np.nan, dtype)
 
+    def aligned(self, *arrays):
+        """Whether 16 bytes can be read at once from the start of each."""
+        return all((a.data.ptr if self.name == "gpu" else a.ctypes.data) % 16 == 0 for a in arrays)
+
+    def array(self, values, dtype):
+        """A contiguous array here of host or device values: the one place where coefficients and indices are sent."""
+        return self.xp.ascontiguousarray(self.xp.asarray(values, dtype))
+
     def data(self, name, x):
         """x itself if it lives here, contiguous; a sentence if it lives elsewhere. None and NULL stay NULL."""
         if x is None or x is NULL:
@@ -137,6 +161,13 @@ class Device(NamedTuple):
             raise TypeError(f"{name} is a {type(x).__module__}.{type(x).__name__}, but this backend works on "
                             f"{self.xp.__name__} arrays: move it explicitly")
         return self.xp.ascontiguousarray(x)
+
+
+def counter(device, z):
+    """Noise as the kernels take it: z or NULL, and the words index, key_lo, key_hi, draw of a (key, index, draw)."""
+    key, index, draw = z if isinstance(z, tuple) else (0, np.zeros(1, np.uint32), 0)
+    words = device.array(index, np.uint32), np.uint32(key & 0xFFFFFFFF), np.uint32(key >> 32), np.uint32(draw)
+    return NULL if isinstance(z, tuple) else device.data("z", z), words
 
 
 @functools.cache

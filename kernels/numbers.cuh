@@ -31,6 +31,15 @@ template <int V, class T> __device__ __forceinline__ Pack<T, V> load_up_to(const
   return out;
 }
 
+template <int V, class T> __device__ __forceinline__ void store_up_to(T* p, const Pack<T, V>& v, int inside, bool whole) {
+  if (whole && inside >= V) {
+    *(Pack<T, V>*)p = v;
+    return;
+  }
+  #pragma unroll
+  for (int i = 0; i < V; ++i) if (i < inside) p[i] = v.x[i];
+}
+
 // Division by a number that the compiler does not know, for dividends below 2^31: a high product instead of some twenty
 // instructions (Granlund and Montgomery 1994, PLDI).
 struct Divider {

@@ -25,8 +25,14 @@ __device__ __forceinline__ float2 box_muller(unsigned radius, unsigned angle) {
 }
 
 // Elements 4 block .. 4 block + 3 of a sample's normal(key, index, draw).
-__device__ __forceinline__ float4 normal4(unsigned block, unsigned index, unsigned draw, uint2 key) {
+__device__ __forceinline__ Pack<float, 4> normal4(unsigned block, unsigned index, unsigned draw, uint2 key) {
   uint4 w = philox(make_uint4(block, index, draw, 0u), key);
   float2 a = box_muller(w.x, w.y), b = box_muller(w.z, w.w);
-  return make_float4(a.x, a.y, b.x, b.y);
+  return {{a.x, a.y, b.x, b.y}};
+}
+
+// Element k of it.
+__device__ __forceinline__ float normal1(int k, unsigned index, unsigned draw, uint2 key) {
+  Pack<float, 4> z = normal4((unsigned)(k / 4), index, draw, key);
+  return k % 4 == 0 ? z.x[0] : k % 4 == 1 ? z.x[1] : k % 4 == 2 ? z.x[2] : z.x[3];
 }

@@ -1,12 +1,12 @@
 // o = softmax(scale q k^T + log mask) v for q (N h, L, d), k (N h, S, d), v (N h, S, e), without an L x S matrix:
 // one pass over the keys with a running maximum m, sum l and output, rescaled whenever m grows (online softmax).
 // lse (N h, L), if not null, takes m + log l for the backward pass. A row with nothing to attend to gives 0, lse -inf.
-// D is the compiled head size, at least d and e. Blocks are numbered tile by tile, head after head.
+// D is the compiled head size, at least d and e; O is T, or float where the backward pass wants o unrounded. Blocks are numbered tile by tile, head after head.
 #include "numbers.cuh"
 #include "attention.cuh"
 #include <mma.h>
 
-#define ATTENTION_PARAMETERS T* o, float* lse, const T* q, const T* k, const T* v, MASK_PARAMETERS, float scale, \
+#define ATTENTION_PARAMETERS O* o, float* lse, const T* q, const T* k, const T* v, MASK_PARAMETERS, float scale, \
   int heads, int L, int S, int d, int e
 
 // One step of the online softmax: a score joins (m, l); returns the weight it gets, `keep` what the past is scaled by.
@@ -19,7 +19,7 @@ __device__ __forceinline__ float join(float s, float& m, float& l, float& keep) 
 }
 
 // Naive: one thread a query, its output in local memory, every key and value read from global memory by every thread.
-template <class T, int D> __global__ void attention_naive(ATTENTION_PARAMETERS) {
+template <class T, class O, int D> __global__ void attention_naive(ATTENTION_PARAMETERS) {
   int tiles = (L + blockDim.x - 1) / blockDim.x, b = blockIdx.x / tiles, i = blockIdx.x % tiles * blockDim.x + threadIdx.x;
   if (i >= L) return;
   Mask see = MASK(b, heads);
@@ -38,7 +38,7 @@ template <class T, int D> __global__ void attention_naive(ATTENTION_PARAMETERS) 
 
 // Tiled: a tile of keys and values in shared memory serves all queries of a block, so global memory gives each of them
 // once a block, not once a query. LANES threads share a query, so that q and o stay in registers.
-template <class T, int D, int LANES, int QUERIES, int KEYS>
+template <class T, class O, int D, int LANES, int QUERIES, int KEYS>
 __global__ void __launch_bounds__(128) attention_tiled(ATTENTION_PARAMETERS) {
   __shared__ float4 keys[KEYS * D / 4], values[KEYS * D / 4];
   constexpr int ROWS = 128 / LANES;
@@ -68,14 +68,14 @@ __global__ void __launch_bounds__(128) attention_tiled(ATTENTION_PARAMETERS) {
     }
   }
   if (i >= L) return;
-  store_row<T, D, LANES>(o + ((long long)b * L + i) * e, out[0], l == 0.0f ? 0.0f : 1.0f / l, e, lane);
+  store_row<O, D, LANES>(o + ((long long)b * L + i) * e, out[0], l == 0.0f ? 0.0f : 1.0f / l, e, lane);
   if (lse && lane == 0) lse[(long long)b * L + i] = l == 0.0f ? NEGATIVE_INFINITY : m + logf(l);
 }
 
 // Best: LANES keys at a time. Their scores are summed so that each lane ends with one of them, so a lane takes one
 // exponential and looks at one element of the mask where it took LANES, and the past is rescaled once for LANES keys.
 // QUERIES rows a thread: a float4 read from shared memory serves that many products.
-template <class T, int D, int LANES, int QUERIES, int KEYS>
+template <class T, class O, int D, int LANES, int QUERIES, int KEYS>
 __global__ void __launch_bounds__(128, BLOCKS<D>) attention_best(ATTENTION_PARAMETERS) {
   __shared__ float4 keys[KEYS * D / 4], values[KEYS * D / 4];
   constexpr int ROWS = 128 / LANES * QUERIES;
@@ -124,7 +124,7 @@ __global__ void __launch_bounds__(128, BLOCKS<D>) attention_best(ATTENTION_PARAM
     float total = lanes_sum<LANES>(l[r]);
     if (first + r >= L) continue;
     long long row = (long long)b * L + first + r;
-    store_row<T, D, LANES>(o + row * e, out[r], total == 0.0f ? 0.0f : 1.0f / total, e, lane);
+    store_row<O, D, LANES>(o + row * e, out[r], total == 0.0f ? 0.0f : 1.0f / total, e, lane);
     if (lse && lane == 0) lse[row] = total == 0.0f ? NEGATIVE_INFINITY : m[r] + logf(total);
   }
 }
@@ -144,7 +144,7 @@ template <class T, int D, int ROWS> __device__ __forceinline__ void copy_tile(T*
 // instruction; only scores and weights pass through shared memory, two lanes a row. Weights are rounded to T, which is
 // an error of the algorithm, and has its own bound. A fragment's layout is unknown, so the factors that rescale its rows
 // come as a fragment too.
-template <class T, int D> __global__ void __launch_bounds__(128) attention_wmma(ATTENTION_PARAMETERS) {
+template <class T, class O, int D> __global__ void __launch_bounds__(128) attention_wmma(ATTENTION_PARAMETERS) {
   using namespace nvcuda;
   constexpr int KEYS = 32, PITCH = D + 8, PITCH_S = KEYS + 4, PITCH_P = KEYS + 8;
   __shared__ __align__(32) T tiles_kv[2 * KEYS * PITCH], all_weights[4 * 16 * PITCH_P];
@@ -236,17 +236,12 @@ template <class T, int D> __global__ void __launch_bounds__(128) attention_wmma(
     __syncwarp();
     wmma::store_matrix_sync(scores, out[c], PITCH_S, wmma::mem_row_major);
     __syncwarp();
-    Pack<T, 8> p;
+    Pack<O, 8> p;
     #pragma unroll
     for (int x = 0; x < 8; ++x) down(&p.x[x], scores[row * PITCH_S + 8 * half_row + x]);
-    T* to = o + ((long long)b * L + i) * e + 16 * c + 8 * half_row;
+    O* to = o + ((long long)b * L + i) * e + 16 * c + 8 * half_row;
     int inside = i < L ? e - 16 * c - 8 * half_row : 0;
-    if (e % 8 == 0 && aligned<T, 8>(o) && inside >= 8) {
-      *(Pack<T, 8>*)to = p;
-    } else {
-      #pragma unroll
-      for (int x = 0; x < 8; ++x) if (x < inside) to[x] = p.x[x];
-    }
+    store_up_to<8>(to, p, inside, e % 8 == 0 && aligned<O, 8>(o));
   }
   if (lse && i < L && half_row == 0) lse[(long long)b * L + i] = l == 0.0f ? NEGATIVE_INFINITY : m + logf(l);
 }

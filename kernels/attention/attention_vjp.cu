@@ -8,11 +8,11 @@
   MASK_PARAMETERS, float scale, int heads, int L, int S, int d, int e
 
 // A warp a row.
-template <class T> __global__ void attention_delta(float* delta, const T* dy, const T* o, int rows, int e) {
+template <class T> __global__ void attention_delta(float* delta, const T* dy, const float* o, int rows, int e) {
   int i = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x & 31;
   float sum = 0.0f;
   if (i < rows)
-    for (int c = lane; c < e; c += 32) sum += up(dy[(long long)i * e + c]) * up(o[(long long)i * e + c]);
+    for (int c = lane; c < e; c += 32) sum += up(dy[(long long)i * e + c]) * o[(long long)i * e + c];
   sum = lanes_sum<32>(sum);
   if (i < rows && lane == 0) delta[i] = sum;
 }

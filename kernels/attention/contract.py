@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 
-from kernels.bounds import growth
+from kernels.bounds import ARITHMETICS, growth
 from kernels.cases import nonfinite, values
 from kernels.contract import Contract, contract
 from refimpl import ops
@@ -129,6 +129,21 @@ def bound(args, options, outputs, arithmetic, proof, chain):
     return (forward_bound(q, k, v, p, e, arithmetic, proof, number_of_blocks(k.shape[2], proof, chain)),)
 
 
+def rounded_weights_bound(dtype):
+    """The bound where weights exp(s - m) <= 1 are rounded to a half type before they meet the values.
+
+    u_dtype A more, and the spacing of its subnormal numbers once for every value: the denominator is at least 1.
+    """
+    def rounded_bound(args, options, outputs, arithmetic, proof, chain):
+        q, k, v, mask = args
+        p, _, _ = weights(q, k, mask, options["causal"], options["scale"], arithmetic, proof)
+        floor = {"float16": 2.0**-25, "bfloat16": ARITHMETICS["bfloat16"].tiny}[dtype]
+        more = 1.001 * ARITHMETICS[dtype].u * p @ np.abs(v) + floor * np.sum(np.abs(v), axis=2, keepdims=True)
+        return (bound(args, options, outputs, arithmetic, proof, chain)[0] + more,)
+
+    return rounded_bound
+
+
 def pairs(args, options):
     """Queries times keys that are looked at; a causal row i has i + 1 keys."""
     n, h, length, keys = *args[0].shape[:3], args[1].shape[2]
@@ -194,8 +209,8 @@ def slips(args, options):
         yield f"as if logits were {text} times what they should be", args, options | {"scale": scale * factor}
 
 
-contract(Contract("attention", ops.attention, ("y",), FAMILIES, cases, dict.fromkeys(("direct", "flash"), bound), flops,
-                  moved, slices, slips=slips))
+contract(Contract("attention", ops.attention, ("y",), FAMILIES, cases, dict.fromkeys(("direct", "flash"), bound) | {
+    f"flash_{dtype}": rounded_weights_bound(dtype) for dtype in ("float16", "bfloat16")}, flops, moved, slices, slips=slips))
 
 
 def vjp_slips(args, options):

@@ -1,7 +1,9 @@
 """attention and its vjp on the CUDA backends: the reference's arguments to the kernels'."""
 import numpy as np
 
-from kernels.cuda import HEADS, NULL, blocks, element, heads
+from kernels import fits
+from kernels.cuda import ELEMENTS, HEADS, NULL, blocks, element, heads
+from kernels.versions import FLOATS, HALVES, Version
 
 FORWARD, BACKWARD = "attention/attention.cu", "attention/attention_vjp.cu"
 
@@ -25,7 +27,8 @@ class _Call:
 
     def launch(self, path, name, version, rows, args):
         """Launch a version of a kernel whose blocks take some of `rows` rows of a head each."""
-        instance, kind = f"{element(self.q.dtype)}, {self.size}", version
+        types = [element(self.q.dtype), *([element(args[0].dtype)] if name == "attention" else [])]
+        instance, kind = ", ".join([*types, str(self.size)]), version
         if version in ("naive", "wmma"):
             block = {"naive": 128, "wmma": 64}[version]
         else:
@@ -35,9 +38,9 @@ class _Call:
         self.device.launch(path, f"{name}_{kind}<{instance}>", (blocks(rows, block) * self.n * self.h,), (128,),
                            (*args, *self.shared))
 
-    def forward(self, version, lse=NULL):
+    def forward(self, version, dtype, lse=NULL):
         """o (N, h, L, e); an array lse is filled."""
-        o = self.device.empty((self.n, self.h, self.queries, self.width), self.q.dtype)
+        o = self.device.empty((self.n, self.h, self.queries, self.width), dtype)
         if o.size:
             self.launch(FORWARD, "attention", version, self.queries, (o, lse, self.q, self.k, self.v))
         return o
@@ -45,7 +48,7 @@ class _Call:
 
 def attention(device, q, k, v, mask=None, causal=False, scale=None, version=None):
     """refimpl.ops.attention in one pass over the keys. version: naive, tiled, best or, for half types, wmma."""
-    return _Call(device, q, k, v, mask, causal, scale).forward(version or "best")
+    return _Call(device, q, k, v, mask, causal, scale).forward(version or "best", q.dtype)
 
 
 def attention_vjp(device, dy, q, k, v, mask=None, causal=False, scale=None, version=None):
@@ -59,10 +62,27 @@ def attention_vjp(device, dy, q, k, v, mask=None, causal=False, scale=None, vers
         return dq, dk, dv
     rows = q.shape[:3]
     lse, delta = device.empty(rows), device.empty(rows)
-    o = call.forward(version, lse)
+    o = call.forward(version, np.float32, lse)  # unrounded, for delta
     device.launch(BACKWARD, f"attention_delta<{element(q.dtype)}>", (blocks(lse.size, 4),), (128,),
                   (delta, dy, o, np.int32(lse.size), np.int32(call.width)))
     given = dy, call.q, call.k, call.v, lse, delta
     call.launch(BACKWARD, "attention_dq", version, call.queries, (dq, *given))
     call.launch(BACKWARD, "attention_dkv", version, call.keys, (dk, dv, *given))
     return dq, dk, dv
+
+
+def _fits(q, k, v, mask=None, dy=None):
+    return (fits.alike((q, k, v, dy), ELEMENTS) and fits.attention(q, k, v, mask, dy)
+            and max(q.shape[3], v.shape[3]) <= HEADS[-1] and all(a.size < 2**31 for a in (q, k, v)))
+
+
+FUNCTIONS = [(attention, lambda q, k, v, mask=None, *_, **__: _fits(q, k, v, mask)),
+             (attention_vjp, lambda dy, q, k, v, mask=None, *_, **__: _fits(q, k, v, mask, dy))]
+
+
+VERSIONS = [Version(attention, "naive", "flash", FLOATS), Version(attention, "tiled", "flash", FLOATS),
+            Version(attention, "best", "flash", FLOATS, chain=lambda keys: blocks(keys, 4)),
+            Version(attention, "wmma", "flash_float16", ("float16",), chain=lambda keys: blocks(keys, 32)),
+            Version(attention, "wmma", "flash_bfloat16", ("bfloat16",), chain=lambda keys: blocks(keys, 32)),
+            *(Version(attention_vjp, v, "flash") for v in ("naive", "tiled", "best")),
+            Version(attention_vjp, "best", "flash", HALVES)]

@@ -3,7 +3,9 @@ import math
 
 import numpy as np
 
-from kernels.cuda import NULL, PRODUCTS, THREADS, blocks, element, form
+from kernels import fits
+from kernels.cuda import ELEMENTS, NULL, PRODUCTS, THREADS, blocks, element, form
+from kernels.versions import FLOATS, HALVES, Version
 from refimpl.ops import conv as reference
 from refimpl.ops._window import output_size
 
@@ -126,3 +128,17 @@ def conv_transpose2d_vjp(device, dy, x, w, b=None, stride=1, padding=0, output_p
     dy = device.data("dy", dy)
     return (_gather(device, dy, w, NULL, x.shape[2:], options, version),
             _filters(device, dy, x, w.shape, options, version), None if b is NULL else _bias(device, dy))
+
+
+def _fits(*arrays):
+    return fits.alike(arrays, ELEMENTS) and all(a is None or a.size < 2**31 for a in arrays)
+
+
+FUNCTIONS = [(conv2d, lambda x, w, b=None, *_, **__: _fits(x, w, b)),
+             (conv2d_vjp, lambda dy, x, w, b=None, *_, **__: _fits(dy, x, w, b)),
+             (conv_transpose2d, lambda x, w, b=None, *_, **__: _fits(x, w, b)),
+             (conv_transpose2d_vjp, lambda dy, x, w, b=None, *_, **__: _fits(dy, x, w, b))]
+VERSIONS = [*(Version(conv2d, v, "direct", FLOATS) for v in ("naive", "tiled", "best")),
+            Version(conv2d, "small", "direct"), Version(conv2d, "wmma", "direct", HALVES),
+            *(Version(f, v, "direct") for f in (conv2d_vjp, conv_transpose2d, conv_transpose2d_vjp)
+              for v in ("naive", "tiled", "best")), *(Version(f, "best", "direct", HALVES) for f in (conv2d_vjp, conv_transpose2d, conv_transpose2d_vjp))]

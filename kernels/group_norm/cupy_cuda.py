@@ -1,65 +1,81 @@
 """group_norm and its vjp on the CUDA backends: the reference's arguments to the kernels'."""
+import math
+
 import numpy as np
 
-from kernels.cuda import NULL
+from kernels import fits
+from kernels.cuda import CHUNK, SHARED, THREADS, blocks, group_chain, group_threads
+from kernels.versions import Version
 
-FILE = "group_norm/group_norm.cu"
-SHARED = 48 << 10  # bytes a group may take in shared memory
-CHUNK = 8192       # floats a block, where a group does not fit
-
-
-def _sizes(x, groups):
-    """Number of groups, floats a group, pixels a channel, threads a block: enough for the group, at most 256."""
-    n, c = x.shape[:2]
-    pixels = int(np.prod(x.shape[2:]))
-    size = c // groups * pixels
-    return n * groups, size, pixels, min(256, max(32, -(-size // 128) * 32))
+FORWARD, BACKWARD = "group_norm/group_norm.cu", "group_norm/group_norm_vjp.cu"
 
 
-def _choose(size, pixels):
-    """The fastest kernel that takes the shape: best wants whole float4s of a channel, and room in shared memory."""
-    if 4 * size > SHARED - 256:
-        return "partial"
-    return "tiled" if size % 4 or pixels % 4 else "best"
+def _launch(device, path, name, version, groups, arrays, args):
+    """Launch a version over the groups. arrays: those of x's shape, the output first; best keeps the inputs' groups."""
+    x = arrays[0]
+    n_groups, pixels = x.shape[0] * groups, math.prod(x.shape[2:])
+    size, shared = x.shape[1] // groups * pixels, 0
+    if version == "best":
+        shared = 4 * size * (len(arrays) - 1)
+        version = f"best<{4 if pixels % 4 == 0 and device.aligned(*arrays) else 1}>"
+    threads = group_threads(size)
+    grid = blocks(n_groups, threads) if version == "naive" else n_groups
+    device.launch(path, f"{name}_{version}", (grid,), (threads,), (
+        *args, *map(np.int32, (n_groups, groups, size, pixels))), shared)
 
 
-def group_norm(device, x, gamma, beta, groups, stabiliser=1e-5, silu=False, algorithm=None):
-    """refimpl.ops.group_norm. algorithm: naive, tiled, best, partial (two launches), or by shape."""
-    x = device.data("x", x)
+def _fits(x, groups, room):
+    """Whether `room` arrays of a group's size fit a block's shared memory, beside what else is there."""
+    return 4 * x[0].size // groups * room <= SHARED - 256
+
+
+def _two_launches(device, y, x, g, b, groups, numbers):
+    """For groups of any size: the statistics of chunks, then every chunk normalises itself."""
+    pixels, size = math.prod(x.shape[2:]), x[0].size // groups
+    grid = x.shape[0] * groups, blocks(size, CHUNK)
+    partial = device.empty((*grid, 2))
+    device.launch(FORWARD, "group_norm_partial", grid, (THREADS,), (partial, x, np.int32(size), np.int32(CHUNK)))
+    device.launch(FORWARD, "group_norm_apply", grid, (THREADS,), (
+        y, x, g, b, partial, *numbers, *map(np.int32, (groups, size, pixels, CHUNK))))
+
+
+def group_norm(device, x, gamma, beta, groups, stabiliser=1e-5, silu=False, version=None):
+    """refimpl.ops.group_norm. version: naive, tiled, best (in shared memory) or partial (two launches)."""
+    x, g, b = (device.data(n, a) for n, a in (("x", x), ("gamma", gamma), ("beta", beta)))
     y = device.empty(x.shape)
-    if not x.size:
-        return y
-    g, b = (NULL if v is None else device.data("gamma, beta", v) for v in (gamma, beta))
-    n_groups, size, pixels, threads = _sizes(x, groups)
-    algorithm = algorithm or _choose(size, pixels)
-    number = np.float32(stabiliser), np.int32(silu)
-    if algorithm == "partial":
-        chunks = -(-size // CHUNK)
-        partial = device.empty((n_groups, chunks, 2))
-        device.launch(FILE, "group_norm_partial", (n_groups, chunks), (256,), (
-            partial, x, np.int32(size), np.int32(CHUNK)))
-        device.launch(FILE, "group_norm_apply", (n_groups, chunks), (256,), (
-            y, x, g, b, partial, *number, *map(np.int32, (groups, size, pixels, CHUNK))))
-        return y
-    grid = -(-n_groups // threads) if algorithm == "naive" else n_groups
-    device.launch(FILE, f"group_norm_{algorithm}", (grid,), (threads,), (
-        y, x, g, b, *number, *map(np.int32, (n_groups, groups, size, pixels))), 4 * size if algorithm == "best" else 0)
+    if x.size:
+        version = version or ("best" if _fits(x, groups, 1) else "partial")
+        numbers = np.float32(stabiliser), np.int32(silu)
+        if version == "partial":
+            _two_launches(device, y, x, g, b, groups, numbers)
+        else:
+            _launch(device, FORWARD, "group_norm", version, groups, (y, x), (y, x, g, b, *numbers))
     return y
 
 
-def group_norm_vjp(device, dy, x, gamma, beta, groups, stabiliser=1e-5, silu=False):
-    """refimpl.ops.group_norm_vjp: one launch over the groups, one that adds the samples' dgamma and dbeta."""
-    dy, x = device.data("dy", dy), device.data("x", x)
+def group_norm_vjp(device, dy, x, gamma, beta, groups, stabiliser=1e-5, silu=False, version=None):
+    """refimpl.ops.group_norm_vjp. version: naive, tiled or best (in shared memory)."""
+    dy, x, g, b = (device.data(n, a) for n, a in (("dy", dy), ("x", x), ("gamma", gamma), ("beta", beta)))
     n, c = x.shape[:2]
     dx, sums, total = device.empty(x.shape), device.empty((2, n, c)), device.empty((2, c))
     if x.size:
-        g, b = (NULL if v is None else device.data("gamma, beta", v) for v in (gamma, beta))
-        n_groups, size, pixels, threads = _sizes(x, groups)
-        device.launch(FILE, "group_norm_vjp", (n_groups,), (threads,), (
-            dx, sums[0], sums[1], dy, x, g, b, np.float32(stabiliser), np.int32(silu),
-            *map(np.int32, (groups, size, pixels))))
-        device.launch(FILE, "group_norm_vjp_sum", (-(-c // 128),), (128,), (
+        version = version or ("best" if _fits(x, groups, 2) else "tiled")
+        _launch(device, BACKWARD, "group_norm_vjp", version, groups, (dx, dy, x), (
+            dx, sums[0], sums[1], dy, x, g, b, np.float32(stabiliser), np.int32(silu)))
+        device.launch(BACKWARD, "group_norm_vjp_sum", (blocks(c, 128),), (128,), (
             total[0], total[1], sums[0], sums[1], np.int32(n), np.int32(c)))
     else:
         total[...] = 0
     return dx, None if gamma is None else total[0], None if beta is None else total[1]
+
+
+def _fits(x, gamma, beta, groups, dy=None):
+    return fits.alike((x, gamma, beta, dy), ("float32",)) and fits.group_norm(x, gamma, beta, groups, dy) and (
+        x.size < 2**31)
+
+
+FUNCTIONS = [(group_norm, lambda x, gamma, beta, groups, *_, **__: _fits(x, gamma, beta, groups)),
+             (group_norm_vjp, lambda dy, x, gamma, beta, groups, *_, **__: _fits(x, gamma, beta, groups, dy))]
+VERSIONS = [Version(group_norm, "naive", "two_pass"),
+            *(Version(group_norm, v, "two_pass", chain=group_chain) for v in ("tiled", "best", "partial")),
+            *(Version(group_norm_vjp, v, "two_pass") for v in ("naive", "tiled", "best"))]

@@ -1,12 +1,14 @@
-// x_s = c_x x + c_0 x0 + c_e e + sum c_h h + sigma z,  x0 = clip(a x + b e, lo, hi),  e = e_u + w (e_c - e_u).
-// Null pointers stand for what is absent: e_u, lo/hi per sample, history, z (then noise comes from the counter).
+// x_s = c_x x + c_0 x0 + c_e e + sum c_h h + sigma z,  x0 = clip(a x + b e, lo, hi),  e = e_u + w (e_c - e_u), for
+// `samples` samples of `size` elements. Null pointers stand for what is absent: e_u, lo/hi per sample, history, z (then
+// noise comes from the counter). whole: size is a multiple of 4 and every array starts on 16 bytes.
+#include "numbers.cuh"
 #include "philox.cuh"
 
 #define PARAMETERS \
   float* x_s, float* x0_hat, const float* x, const float* e_c, const float* e_u, const float* lo, const float* hi, \
   const float* h0, const float* h1, const float* h2, const float* z, const unsigned* index, unsigned key_lo, \
   unsigned key_hi, unsigned draw, float w, float a, float b, float lo_all, float hi_all, float c_x, float c_0, \
-  float c_e, float c_h0, float c_h1, float c_h2, float sigma, int samples, long long size
+  float c_e, float c_h0, float c_h1, float c_h2, float sigma, int whole, int samples, int size
 
 __device__ __forceinline__ float clip(float x0, float lo, float hi) {
   return x0 < lo ? lo : (x0 > hi ? hi : x0);                               // NaN passes through
@@ -16,9 +18,8 @@ __device__ __forceinline__ float clip(float x0, float lo, float hi) {
 // 4 times the integer work, and accesses of 4 bytes.
 extern "C" __global__ void sampler_step_naive(PARAMETERS) {
   long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;
-  if (i >= samples * size) return;
-  int n = (int)(i / size);
-  long long k = i % size;
+  if (i >= (long long)samples * size) return;
+  int n = (int)(i / size), k = (int)(i % size);
   float e = e_u ? e_u[i] + w * (e_c[i] - e_u[i]) : e_c[i];
   float x0 = clip(a * x[i] + b * e, lo ? lo[n] : lo_all, hi ? hi[n] : hi_all);
   float y = c_x * x[i] + c_0 * x0 + c_e * e;
@@ -26,59 +27,58 @@ extern "C" __global__ void sampler_step_naive(PARAMETERS) {
   if (h1) y += c_h1 * h1[i];
   if (h2) y += c_h2 * h2[i];
   if (sigma != 0.0f && z) y += sigma * z[i];
-  if (sigma != 0.0f && !z) {
-    float4 four = normal4((unsigned)(k / 4), index[n], draw, make_uint2(key_lo, key_hi));
-    y += sigma * (k % 4 == 0 ? four.x : k % 4 == 1 ? four.y : k % 4 == 2 ? four.z : four.w);
-  }
+  if (sigma != 0.0f && !z) y += sigma * normal1(k, index[n], draw, make_uint2(key_lo, key_hi));
   x_s[i] = y;
   x0_hat[i] = x0;
 }
 
-__device__ __forceinline__ float4 fma4(float s, float4 v, float4 y) {
-  return make_float4(s * v.x + y.x, s * v.y + y.y, s * v.z + y.z, s * v.w + y.w);
+// y += c v, four times.
+__device__ __forceinline__ void add(Pack<float, 4>& y, float c, const Pack<float, 4>& v) {
+  #pragma unroll
+  for (int i = 0; i < 4; ++i) y.x[i] += c * v.x[i];
 }
 
 // Vector: one thread a block of four elements, which is one block of noise: Philox once instead of four times, and
-// every access 16 bytes. QUADS blocks a thread keep that many independent loads of each array in flight, which is what
-// hides the memory's latency; size must be a multiple of 4.
-template <int QUADS> __device__ __forceinline__ void step_vector(PARAMETERS) {
-  long long quads = size / 4, total = samples * quads;
-  long long first = blockIdx.x * (long long)blockDim.x * QUADS + threadIdx.x;
-  const float4 zero = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-  float4 xs[QUADS], es[QUADS], us[QUADS], ys[QUADS];
+// every access 16 bytes. Best: QUADS blocks a thread keep that many independent loads of each array in flight, which is
+// what hides the memory's latency.
+template <int QUADS> __global__ void sampler_step_vector(PARAMETERS) {
+  Divider quads((size + 3) / 4);
+  int total = samples * quads.divisor, first = blockIdx.x * (int)blockDim.x * QUADS + (int)threadIdx.x;
+  Pack<float, 4> xs[QUADS], es[QUADS], us[QUADS], ys[QUADS];
   #pragma unroll
   for (int j = 0; j < QUADS; ++j) {
-    long long q = first + (long long)j * blockDim.x;
+    int q = first + j * (int)blockDim.x;
     if (q >= total) break;
-    xs[j] = ((const float4*)x)[q];
-    es[j] = ((const float4*)e_c)[q];
-    us[j] = e_u ? ((const float4*)e_u)[q] : es[j];
-    ys[j] = zero;
-    if (h0) ys[j] = fma4(c_h0, ((const float4*)h0)[q], ys[j]);
-    if (h1) ys[j] = fma4(c_h1, ((const float4*)h1)[q], ys[j]);
-    if (h2) ys[j] = fma4(c_h2, ((const float4*)h2)[q], ys[j]);
-    if (sigma != 0.0f && z) ys[j] = fma4(sigma, ((const float4*)z)[q], ys[j]);
+    int n = quads.of(q), block = q - n * quads.divisor, inside = size - 4 * block;
+    long long at = (long long)n * size + 4 * block;
+    xs[j] = load_up_to<4>(x + at, inside, whole);
+    es[j] = load_up_to<4>(e_c + at, inside, whole);
+    us[j] = e_u ? load_up_to<4>(e_u + at, inside, whole) : es[j];
+    #pragma unroll
+    for (int i = 0; i < 4; ++i) ys[j].x[i] = 0.0f;
+    if (h0) add(ys[j], c_h0, load_up_to<4>(h0 + at, inside, whole));
+    if (h1) add(ys[j], c_h1, load_up_to<4>(h1 + at, inside, whole));
+    if (h2) add(ys[j], c_h2, load_up_to<4>(h2 + at, inside, whole));
+    if (sigma != 0.0f && z) add(ys[j], sigma, load_up_to<4>(z + at, inside, whole));
   }
   #pragma unroll
   for (int j = 0; j < QUADS; ++j) {
-    long long q = first + (long long)j * blockDim.x;
+    int q = first + j * (int)blockDim.x;
     if (q >= total) break;
-    int n = (int)(q / quads);
+    int n = quads.of(q), block = q - n * quads.divisor, inside = size - 4 * block;
+    long long at = (long long)n * size + 4 * block;
     float low = lo ? lo[n] : lo_all, high = hi ? hi[n] : hi_all;
-    float4 e = us[j], u = us[j];
-    if (e_u) e = fma4(w, make_float4(es[j].x - u.x, es[j].y - u.y, es[j].z - u.z, es[j].w - u.w), u);
-    float4 x0 = make_float4(clip(a * xs[j].x + b * e.x, low, high), clip(a * xs[j].y + b * e.y, low, high),
-                            clip(a * xs[j].z + b * e.z, low, high), clip(a * xs[j].w + b * e.w, low, high));
-    float4 y = fma4(c_x, xs[j], fma4(c_0, x0, fma4(c_e, e, ys[j])));
-    if (sigma != 0.0f && !z)
-      y = fma4(sigma, normal4((unsigned)(q % quads), index[n], draw, make_uint2(key_lo, key_hi)), y);
-    ((float4*)x_s)[q] = y;
-    ((float4*)x0_hat)[q] = x0;
+    Pack<float, 4> x0, e = us[j];
+    if (e_u)
+      #pragma unroll
+      for (int i = 0; i < 4; ++i) e.x[i] += w * (es[j].x[i] - us[j].x[i]);
+    #pragma unroll
+    for (int i = 0; i < 4; ++i) x0.x[i] = clip(a * xs[j].x[i] + b * e.x[i], low, high);
+    add(ys[j], c_x, xs[j]);
+    add(ys[j], c_0, x0);
+    add(ys[j], c_e, e);
+    if (sigma != 0.0f && !z) add(ys[j], sigma, normal4((unsigned)block, index[n], draw, make_uint2(key_lo, key_hi)));
+    store_up_to<4>(x_s + at, ys[j], inside, whole);
+    store_up_to<4>(x0_hat + at, x0, inside, whole);
   }
 }
-
-#define ARGUMENTS x_s, x0_hat, x, e_c, e_u, lo, hi, h0, h1, h2, z, index, key_lo, key_hi, draw, w, a, b, lo_all, hi_all, \
-  c_x, c_0, c_e, c_h0, c_h1, c_h2, sigma, samples, size
-
-extern "C" __global__ void sampler_step_vector(PARAMETERS) { step_vector<1>(ARGUMENTS); }
-extern "C" __global__ void sampler_step_best(PARAMETERS) { step_vector<2>(ARGUMENTS); }

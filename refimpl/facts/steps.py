@@ -35,6 +35,26 @@ def _sampler_step(d):
                            "c_h": [d.real(-2, 2) for _ in range(terms)]}
 
 
+@pair(ops.noise_mse, ops.noise_mse_vjp, "e", "z")
+def _noise_mse(d):
+    e = _x(d)
+    return {"e": e, "z": d.array(*e.shape)}
+
+
+@fact("simplified loss", ops.noise_mse, ops.noise_mse_vjp, ops.normal, tolerance=1e-12)
+def mean_of_the_samples_losses(d):
+    """Their mean is the mean squared error of the batch, gradients included; z may be (key, index, draw)."""
+    e, key, draw = _x(d), d.key(), d.integer(0, 999)
+    index = np.array([d.integer(0, 10**6) for _ in range(e.shape[0])])
+    z = ops.normal(key, index, draw, e.shape[1:], dtype=e.dtype)
+    share = np.full(e.shape[0], 1 / e.shape[0])
+    (de, dz), (de_keyed, none) = (ops.noise_mse_vjp(share, e, noise) for noise in (z, (key, index, draw)))
+    losses = ops.noise_mse(e, z)
+    return max(abs(share @ losses - ops.mse(e, z)), np.max(abs(losses - ops.noise_mse(e, (key, index, draw)))),
+               *(np.max(abs(a - b)) for a, b in zip((de, dz), ops.mse_vjp(1.0, e, z))),
+               np.max(abs(de - de_keyed)), float(none is not None))
+
+
 @fact("there and back", ops.q_sample, ops.sampler_step, tolerance=1e-12)
 def estimate_inverts_noising(d):
     """With the true noise as e, x0_hat = (x_t - noise z)/signal is x0, and x_s is x0 at any other level."""

@@ -13,4 +13,4 @@ from .norm import (batch_norm, batch_norm_vjp, group_norm, group_norm_vjp, insta
 from .random import dropout, dropout_vjp, fold, normal, philox4x32, uniform
 from .resample import (average_pool, average_pool_vjp, concatenate, concatenate_vjp, max_pool, max_pool_vjp,
                        pixel_shuffle, pixel_shuffle_vjp, upsample_nearest, upsample_nearest_vjp)
-from .steps import q_sample, q_sample_vjp, sampler_step, sampler_step_vjp
+from .steps import noise_mse, noise_mse_vjp, q_sample, q_sample_vjp, sampler_step, sampler_step_vjp

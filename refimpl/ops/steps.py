@@ -1,7 +1,9 @@
 """One step of a diffusion process, there and back: noising, and the update that every sampler shares."""
+import math
+
 import numpy as np
 
-from ._check import per_sample, require, same_dtype, same_shape_as
+from ._check import per_sample, require, same_dtype, same_dtype_as, same_shape_as
 from .random import normal
 
 
@@ -33,6 +35,37 @@ def q_sample_vjp(dy, x0, signal, noise, z):
     """dx0 = signal dy; dz = noise dy, or None when z is (key, index, draw)."""
     same_shape_as("q_sample_vjp", x0, dy=dy)
     return per_sample(signal, x0) * dy, None if isinstance(z, tuple) else per_sample(noise, x0) * dy
+
+
+def noise_mse(e, z):
+    r"""Each sample's mean squared error of a predicted noise: the simplified loss is the mean of these over the batch.
+
+    $$L_n = \frac1m \sum_{i=1}^m (e_{ni} - z_{ni})^2$$
+
+    Shapes: e (N, ...), m elements a sample; z an array of e's shape or (key, index, draw), which stands for
+    normal(key, index, draw). Returns (N,). Analytic.
+    Raises: ValueError when a shape does not fit e or a sample is empty; TypeError when dtypes differ.
+    Source: Ho et al. 2020, arXiv:2006.11239, eq. 14.
+    """
+    r, size = _residual("noise_mse", e, z)
+    return np.sum(r * r, axis=tuple(range(1, e.ndim))) / size
+
+
+def noise_mse_vjp(dy, e, z):
+    """de = 2 dy_n (e - z) / m; dz = -de, or None when z is (key, index, draw)."""
+    r, size = _residual("noise_mse_vjp", e, z)
+    same_dtype_as("noise_mse_vjp", e, dy=dy)
+    require(dy.shape == e.shape[:1], f"noise_mse_vjp: dy {e.shape[:1]} expected, got {dy.shape}")
+    de = per_sample(dy, e) * (2 / size) * r
+    return de, None if isinstance(z, tuple) else -de
+
+
+def _residual(name, e, z):
+    """e - z, and the number of elements of a sample."""
+    same_dtype(name, e=e)
+    size = math.prod(e.shape[1:])
+    require(e.ndim > 0 and size > 0, f"{name}: the mean of an empty sample does not exist, got shape {e.shape}")
+    return e - _noise(name, z, e), size
 
 
 def _numbers(**values):
