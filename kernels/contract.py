@@ -1,4 +1,5 @@
 """What an operation promises (Contract), what claims to keep the promise (Kernel), and the registry of both."""
+import functools
 import importlib
 import inspect
 from typing import NamedTuple
@@ -37,7 +38,12 @@ class Contract(NamedTuple):
     @property
     def names(self):
         """The names of the operation's arguments, in order."""
-        return tuple(inspect.signature(self.reference).parameters)
+        return _names(self.reference)
+
+
+@functools.cache
+def _names(function):
+    return tuple(inspect.signature(function).parameters)
 
 
 class Kernel(NamedTuple):
