@@ -1,7 +1,7 @@
 """What every Numba kernel of the cpu backend shares: where it is cached, for which processor, one lock, one scratch.
 
-A kernel is compiled at its first call, for one signature, and kept on disk under a key made of all sources of this
-package: Numba's own cache looks at the kernel's file alone and would run stale code after an edit of another.
+A kernel is compiled at its first call, for one signature, and kept on disk under a key made of all kernels' sources:
+Numba's own cache looks at the kernel's file alone and would run stale code after an edit of another.
 """
 import functools
 import hashlib
@@ -21,10 +21,15 @@ _local = threading.local()
 _forked = False
 
 
+def sources(folder=Path(__file__).parent):
+    """The Python sources under a folder that have a part in kernels: all that import from this module, and this one."""
+    return [path for path in sorted(Path(folder).rglob("*.py")) if b"jit import" in path.read_bytes()]
+
+
 def sources_key(folder=Path(__file__).parent):
-    """A hash of every Python source under a folder, by name and content."""
+    """A hash of those sources, by name and content."""
     digest = hashlib.sha256()
-    for path in sorted(Path(folder).rglob("*.py")):
+    for path in sources(folder):
         for part in (path.relative_to(folder).as_posix().encode(), path.read_bytes()):
             digest.update(len(part).to_bytes(8, "big") + part)
     return digest.hexdigest()[:16]
@@ -69,12 +74,12 @@ def features():
     return {name for name, on in llvm.get_host_cpu_features().items() if on}
 
 
-def _compiled(function, signature, parallel):
+def _compiled(function, signature):
     """function compiled for one signature. Its cache is ours alone: the user's own functions keep theirs."""
     before, config.CACHE_DIR = config.CACHE_DIR, cache_folder()
     try:
         # "contract" alone: reassociation and reciprocal estimates would undo the polynomials; sums are vectors by hand.
-        return numba.njit(signature, parallel=parallel, nogil=True, cache=True, error_model="numpy",
+        return numba.njit(signature, parallel=True, nogil=True, cache=True, error_model="numpy",
                           fastmath={"contract"})(function)
     finally:
         config.CACHE_DIR = before
@@ -83,7 +88,7 @@ def _compiled(function, signature, parallel):
 def kernel(signature):
     """Compile a function of prange loops at its first call; calls take turns, since they share Numba's threads."""
     def wrap(function):
-        compiled = functools.cache(lambda: _compiled(function, signature, parallel=True))
+        compiled = functools.cache(lambda: _compiled(function, signature))
 
         @functools.wraps(function)
         def call(*arguments):
@@ -93,6 +98,7 @@ def kernel(signature):
             with LOCK:
                 return compiled()(*arguments)
 
+        call.dispatcher = compiled
         return call
     return wrap
 
