@@ -194,7 +194,8 @@ def run_score(args):
             sets.append((draw(system, run, score.count(data), fold(seed, train.SAMPLE), ops, labels,
                               **sampling_options(args)), labels))
     judged = score.judge(data)
-    figures = score.mean([score.score(x, labels, data, judged) for x, labels in sets])
+    figures = score.mean([score.score(x, labels, data, judged) | score.more(x, data, judged) for x, labels in sets])
+    figures["intervals"] = score.intervals(*sets[0], data, judged)
     if Path(args.samples).suffix != ".npz" and system.nll:
         figures |= likelihood(data, system, run, args.seed, ops)
     if args.json:
@@ -203,9 +204,12 @@ def run_score(args):
     if "nll" in figures:
         print(f"{figures['nll']:.3f} +- {figures['nll_interval']:.3f} {figures['nll_unit']} (95 %) on the "
               f"{min(len(data.test), score.MOST)} test samples of {data.spec}")
-        figures = {k: v for k, v in figures.items() if k in FIGURES}
+    between = {name: "-".join(map(figure, ends)) for name, ends in figures["intervals"].items()}
     table(f"{args.samples}: {score.count(data)} samples against the test set of {data.spec}, mean of {len(sets)}",
-          ["", *FIGURES.values()], [["samples", *map(figure, figures.values())]])
+          ["", *FIGURES.values()], [["samples", *(figure(figures[k]) for k in FIGURES)],
+                                    ["90 %", *(between.get(k, "") for k in FIGURES)]])
+    print(f"KID {figures['kid']:.2f} (90 %: {between['kid']}), inception score {figure(figures['inception'])}, "
+          f"memorised {100 * figures['memorised']:.1f} %")
     if data.spec == "digits":
         yardsticks()
 

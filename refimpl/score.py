@@ -23,11 +23,12 @@ REAL_DISTANCE = 2.08  # median distance of a test digit to its nearest training 
 
 
 class Judge(NamedTuple):
-    """features(x) -> (N, D) and predict(x) -> labels (N,), or None where the data have no labels."""
+    """features(x) -> (N, D); predict(x) -> labels (N,) and probabilities(x) -> (N, classes), None without labels."""
 
     features: object
     predict: object
     accuracy: float | None
+    probabilities: object = None
 
 
 def judge(data):
@@ -56,7 +57,8 @@ def judge(data):
         return h
 
     return Judge(features, lambda x: network.predict(_flat(x)),
-                 float(np.mean(network.predict(_flat(data.test)) == data.test_labels)))
+                 float(np.mean(network.predict(_flat(data.test)) == data.test_labels)),
+                 lambda x: network.predict_proba(_flat(x)))
 
 
 def _flat(x):
@@ -89,6 +91,40 @@ def score(samples, labels, data, judged):
             "precision": precision, "recall": recall, "density": density, "coverage": coverage,
             "one_nn": metrics.one_nearest_neighbour_accuracy(test, samples), "distance": float(np.median(nearest)),
             "agreement": None if labels is None else float(np.mean(judged.predict(samples) == labels))}
+
+
+def more(samples, data, judged):
+    """Figures that are read beside those of `score`: kid and inception on the judge's output, memorised the share of
+    samples that lie nearer to a training image than half of what is usual for test images.
+
+    inception is None without labels. Raises: ValueError when the samples have another shape than the data.
+    """
+    n = count(data)
+    require(samples.shape == (n, *data.shape),
+            f"score: {n} samples of shape {data.shape} expected, got {samples.shape}")
+    samples = np.clip(samples, -1, 1) if len(data.shape) == 3 else samples
+    return {"kid": metrics.kernel_distance(judged.features(samples), judged.features(data.test[:n])),
+            "inception": judged.probabilities and metrics.inception_score(judged.probabilities(samples)),
+            "memorised": metrics.memorised(samples, data.train[:MOST], data.test[:n])}
+
+
+def intervals(samples, labels, data, judged, draws=200):
+    """{figure: (low, high)}: 90 % bootstrap intervals of one set of samples, for the figures that have an honest one.
+
+    Means over samples or test images are redrawn as they are; the distances redraw both sets of features.
+    Raises: as score.
+    """
+    n = count(data)
+    test, samples = data.test[:n], np.clip(samples, -1, 1) if len(data.shape) == 3 else samples
+    near = metrics.in_balls(test, samples, NEIGHBOURS)
+    means = {"precision": near.any(axis=0), "coverage": near.any(axis=1),
+             "recall": metrics.in_balls(samples, test, NEIGHBOURS).any(axis=0)}
+    if labels is not None:
+        means["agreement"] = judged.predict(samples) == labels
+    pair = judged.features(samples), judged.features(test)
+    found = {"fd": metrics.bootstrap(metrics.frechet_distance, *pair, draws=draws),
+             "kid": metrics.bootstrap(metrics.kernel_distance, *pair, draws=draws)}
+    return found | {name: metrics.bootstrap(np.mean, hits.astype(float), draws=draws) for name, hits in means.items()}
 
 
 def mean(scores):

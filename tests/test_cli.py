@@ -85,7 +85,9 @@ def test_samples_follow_the_seed_and_not_the_batch(run):
 def test_score_of_a_run_and_of_a_file(run, tmp_path, capsys):
     assert main(["score", str(run), "--steps", "2", "--seeds", "1", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
-    assert figures.keys() == {"fd", "precision", "recall", "density", "coverage", "one_nn", "distance", "agreement"}
+    assert figures.keys() == {"fd", "precision", "recall", "density", "coverage", "one_nn", "distance", "agreement",
+                              "kid", "inception", "memorised", "intervals"}
+    assert figures["intervals"].keys() == {"fd", "kid", "precision", "recall", "coverage", "agreement"}
     from refimpl import data
     digits = data.load("digits")
     np.savez(tmp_path / "real.npz", images=digits.train[:597], labels=digits.train_labels[:597])
