@@ -146,7 +146,8 @@ def reachable(start, uses, symbols):
 @functools.cache
 def plain_name(symbol):
     """A variable's name as its source has it."""
-    return run(["c++filt", symbol], "c++filt").strip().rpartition("::")[2]
+    name = run(["c++filt", symbol], "c++filt").strip().rpartition("::")[2]
+    return plain_name(name) if name.startswith("_Z") and name != symbol else name
 
 
 @functools.cache

@@ -37,10 +37,10 @@ struct hc_raw { unsigned short u; };
 inline float hc_odd(double a, double b) {
   double sum = a + b, part = sum - a, rest = (a - (sum - part)) + (b - part);
   unsigned long bits = __builtin_bit_cast(unsigned long, sum);
-  if (rest != 0 && !(bits & 1)) bits += (rest > 0) == (sum > 0) ? 1 : -1;
+  if (rest != 0 && isfinite(sum) && !(bits & 1)) bits += (rest > 0) == (sum > 0) ? 1 : -1;
   double odd = __builtin_bit_cast(double, bits);
   float f = (float)odd; unsigned u = __builtin_bit_cast(unsigned, f);
-  if ((double)f != odd && odd == odd && !(u & 1)) u += ((double)f < odd) == (odd > 0) ? 1 : -1;
+  if ((double)f != odd && isfinite(f) && !(u & 1)) u += ((double)f < odd) == (odd > 0) ? 1 : -1;
   return __builtin_bit_cast(float, u);
 }
 HC_HALF(__half, hc_to_half, hc_from_half) HC_HALF(__nv_bfloat16, hc_to_bfloat, hc_from_bfloat)

@@ -60,9 +60,8 @@ class RawModule(Module):
             raise TypeError("RawModule: give either code or path")
         name = Path(path).name if path else "kernel.cu"
         code = Path(path).read_text() if path else code
-        defines = "".join(f"#define {o[2:].strip().replace('=', ' ', 1)}\n" for o in options if o.startswith("-D"))
-        source, names, bounds = prepare(code, name, name_expressions)
-        super().__init__(defines + source, name, names, bounds, CHECKED, **how)
+        source, names, bounds = prepare(code, name, name_expressions, options)
+        super().__init__(source, name, names, bounds, CHECKED, **how)
 
 
 def raw_kernel(code, name, options=(), **how):

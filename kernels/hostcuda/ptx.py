@@ -78,11 +78,12 @@ def _closing(text, start):
 
 def _statements(body):
     """Statements without their semicolon, labels with their colon, braces, and directives that end with the line."""
-    piece = re.compile(r"\s*(?:(\.(?:loc|file|version|target|address_size)\b[^\n]*)|([{}])|([$\w]+:)(?!:)|([^;]+);)")
+    piece = re.compile(r"\s*(?:(\.(?:loc|file|version|target|address_size)\b[^\n]*)|([{}])|([$\w]+:)(?!:)|([^;]*);)")
     at = 0
     while m := piece.match(body, at):
         at = m.end()
-        yield " ".join((m[1] or m[2] or m[3] or m[4]).split())
+        if text := " ".join((m[1] or m[2] or m[3] or m[4]).split()):
+            yield text
     if rest := body[at:].strip():
         raise HostCudaError(f"PTX is not understood at {rest[:40]!r}")
 
@@ -111,8 +112,10 @@ def _variable(line, symbols):
 
 def _kernel(number, name, parameters, body, symbols, files, sites):
     """C++ function of one kernel. Inner scopes may declare registers again: each declaration has names of its own."""
+    if m := re.search(r"\bcall(?:\.uni)?\s+(?:\([^)]*\)\s*,\s*)?([%\w$]+)", body):
+        raise HostCudaError(f"{name} calls {m[1]}, and hostcuda executes no calls in PTX")
     b = Translator(name, ARITHMETIC | MEMORY, symbols, {p: i for i, p in enumerate(parameters)}, sites)
-    top, lines = [], []
+    top, lines = [], [[]]  # what follows a #line stands on one line, the source's
     for line in _statements(body):
         if line == "{":
             b.scopes.append({})
@@ -126,13 +129,13 @@ def _kernel(number, name, parameters, body, symbols, files, sites):
                 one, _, many = part.strip().rstrip(">").partition("<")
                 names = [f"{one}{i}" for i in range(int(many))] if many else [one]
                 top.append(f"  {WIDTHS[kind]} " + ", ".join(f"{b.declare(n, kind)} = 0" for n in names) + ";")
-        elif line.startswith(".loc"):
+        elif line.startswith(".loc "):
             _, f, row, *_ = line.replace(",", " ").split()
             if int(row) and int(f) in files:
                 b.place = f"{files[int(f)].rsplit('/', 1)[-1]}:{row}"
-                lines.append(f'#line {row} "{files[int(f)]}"')
+                lines += [[f'\n#line {row} "{files[int(f)]}"\n'], []]
         elif line.endswith(":"):
-            lines.append(f"{line[:-1].replace('$', '_')}:;")
+            lines[-1].append(f"{line[:-1].replace('$', '_')}:;")
         elif line.startswith("."):
             made = _variable(line, symbols)
             if not made and not line.startswith(".pragma") and not VARIABLE.match(line):
@@ -140,5 +143,5 @@ def _kernel(number, name, parameters, body, symbols, files, sites):
             # shared memory stays when the function ends; local memory is the fibre's
             top += ["  " + d for d in made]
         else:
-            lines.append("  " + b.instruction(line))
-    return [f"static void kernel_{number}(unsigned char** params) {{", "  bool carry = false;", *top, *lines, "}"]
+            lines[-1].append(b.instruction(line))
+    return [f"static void kernel_{number}(unsigned char** params) {{", "  bool carry = false;", *top, "".join(" ".join(run) for run in lines), "}"]

@@ -81,9 +81,9 @@ class Translator:
             r = r if self.widths[r] == width(kind) else f"({bits}){r}"
             return r if c == bits else f"__builtin_bit_cast({c}, {r})" if kind[0] in "fb" and c != bits else f"({c}){r}"
         if m := re.match(r"0[fF]([0-9a-fA-F]{8})$", operand):
-            return f"({c})__builtin_bit_cast(float, 0x{m[1]}u)"
+            return f"0x{m[1]}u" if kind == "b32" else f"({c})__builtin_bit_cast(float, 0x{m[1]}u)"
         if m := re.match(r"0[dD]([0-9a-fA-F]{16})$", operand):
-            return f"({c})__builtin_bit_cast(double, 0x{m[1]}ul)"
+            return f"0x{m[1]}ul" if kind == "b64" else f"({c})__builtin_bit_cast(double, 0x{m[1]}ul)"
         if re.match(r"-?(0[xX][0-9a-fA-F]+|\d+)U?$", operand):
             number = f"{operand.rstrip('U')}" + ("ul" if operand[0] != "-" else "l")
             bits = CTYPES[f"b{width(kind)}"] if kind != "pred" else "bool"

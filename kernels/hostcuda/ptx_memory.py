@@ -117,13 +117,14 @@ def atomic(b, name, mods, args):
 
 
 def asynchronous(b, name, mods, args):
+    only(mods, "async", "ca", "cg", "shared", "shared_cta", "global", "commit_group", "wait_group", "wait_all",
+         "L2_64B", "L2_128B", "L2_256B")
     if "commit_group" in mods:
         return "hc_async_commit();"
     if "wait_all" in mods:
         return "hc_async_commit(); __pipeline_wait_prior(0);"
     if "wait_group" in mods:
         return f"__pipeline_wait_prior({int(args[0])});"
-    only(mods, "async", "ca", "cg", "shared", "shared_cta", "global", "L2_128B", "L2_64B", "L2_256B")
     to, source, size, *got = args
     zeros = f"{size} - {b.value(got[0], 'u32')}" if got and got[0].lstrip("%")[0] != "p" else "0"
     if len(got) > (zeros != "0"):

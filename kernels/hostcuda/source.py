@@ -13,7 +13,7 @@ DYNAMIC = re.compile(r"extern\s+__shared__\s+(?:(?:__align__|alignas)\s*\([^)]*\
                      r"\[\s*\]((?:\s*\[[^\]]*\])*)\s*;")
 
 
-def prepare(code, name, name_expressions):
+def prepare(code, name, name_expressions, options=()):
     """C++ with our dialect before it and the kernels' calls after it, the kernels' names in order, their launch bounds."""
     plain = without_comments(code)
     kernels = {}
@@ -31,7 +31,8 @@ def prepare(code, name, name_expressions):
     code = re.sub(rf"#include\s*[<\"](?:(?:{OURS})\.h|{STANDARD})[>\"]", "", code)
     exports = "\n".join(f"HC_EXPORT({i}, {n})" for i, n in enumerate(names))
     bounds = [kernels.get(re.match(r"[\w:]*?(\w*)\s*(<|$)", n)[1], (1024,))[0] for n in names]
-    return f'#include "dialect.h"\n#line 1 "{name}"\n{code}\n#line 1 "launcher"\n{exports}\n', names, bounds
+    defines = "".join(f"#define {o[2:].strip().replace('=', ' ', 1)}\n" for o in options if o.startswith("-D"))
+    return f'#include "dialect.h"\n{defines}#line 1 "{name}"\n{code}\n#line 1 "launcher"\n{exports}\n', names, bounds
 
 
 def without_comments(code):

@@ -102,7 +102,7 @@ extern "C" __global__ void joined(float* out, const float* in, int n) {   // g++
   __syncthreads();
   if (even) out[t] = tile[t + 1]; else out[t] = tile[t - 1];
 }
-extern "C" __global__ void __launch_bounds__(64) speak(int n) { if (threadIdx.x == 0) printf("n is %d\n", n); assert(n > 0); }
+extern "C" __launch_bounds__(64) __global__ void speak(int n) { if (threadIdx.x == 0) printf("n is %d\n", n); assert(n > 0); }
 extern "C" __global__ void lines(float* out, const float* in, long long step) { out[0] = in[0] + in[step]; }
 '''
 

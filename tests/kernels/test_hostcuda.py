@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from cuda_cases import CORRECT, DEFECTIVE, DEFECTS
 
-from kernels.hostcuda import HostCudaError, RawModule
+from kernels.hostcuda import HostCudaError, PtxModule, RawModule, compiled
 
 ORDERS = ("forward", "reverse", "random")
 NAMES = ["sums<4, float>", "sums<2, double>"]
+WITHOUT_CALLS = "\n".join(line for line in CORRECT.split("\n") if "void speak" not in line)
 
 
 def module(order="forward", code=CORRECT, **how):
@@ -19,8 +20,12 @@ def nan(*shape):
     return np.full(shape, np.nan, np.float32)
 
 
-@pytest.fixture(params=[*ORDERS, "fast"])
+@pytest.fixture(params=[*ORDERS, "fast", "ptx"])
 def correct(request):
+    """The kernels in every order, unchecked, and as the PTX that NVRTC makes of them."""
+    if request.param == "ptx":
+        pytest.importorskip("cuda.bindings.nvrtc", reason="needs the extra cuda-check")
+        return PtxModule(compiled.compile_cuda(WITHOUT_CALLS, NAMES, to="ptx")[0], order="reverse")
     return module(checked=False) if request.param == "fast" else module(request.param)
 
 
@@ -117,10 +122,18 @@ def test_variables_and_structs_by_value(correct):
 
 
 def test_print_and_assert(correct, capfd):
+    if isinstance(correct, PtxModule):
+        pytest.skip("PTX's calls are not executed")
     correct.get_function("speak")((1,), (32,), (np.int32(7),))
     assert capfd.readouterr().out == "n is 7\n"
     with pytest.raises(HostCudaError, match="assertion failed: n > 0"):
         correct.get_function("speak")((1,), (32,), (np.int32(0),))
+
+
+def launch(name, y, x):
+    """Grid, block, arguments and dynamic shared memory of a defective kernel."""
+    return ((2,) if "block" in name and "shared" not in name else (1,), (64,), (y, x, np.int32(2)),
+            256 if "dynamic" in name else 0)
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -130,12 +143,24 @@ def test_defect_is_found(name, order):
     found = module(order, DEFECTIVE, time_limit=0.3).get_function(name)
     x, y = np.ones(128, np.float32), nan(128)
     with pytest.raises(HostCudaError) as caught:
-        found((2,) if "block" in name and "shared" not in name else (1,), (64,), (y, x, np.int32(2)),
-              shared_mem=256 if "dynamic" in name else 0)
+        found(*launch(name, y, x))
     assert re.search(sentence, str(caught.value)), caught.value
     line = 1 + next(i for i, text in enumerate(DEFECTIVE.split("\n"), 1) if f"void {name}(" in text)
     assert str(caught.value).startswith(f"{name} at kernel.cu:{line}, thread (") or "time limit" in sentence
     assert np.isnan(y).all()  # a launch that failed has written nothing
+
+
+def test_defects_that_the_compiler_keeps_are_found_in_the_ptx():
+    pytest.importorskip("cuda.bindings.nvrtc", reason="needs the extra cuda-check")
+    # integers wrap in PTX, and it need not read what nobody uses; __assertfail is a call
+    defined = {"overflow", "shift", "bounds", "misaligned", "constant_memory", "assertion"}
+    code = DEFECTIVE[:DEFECTIVE.index('extern "C" __global__ void assertion')]
+    ptx = PtxModule(compiled.compile_cuda(code, to="ptx")[0], time_limit=0.3)
+    x = np.ones(128, np.float32)
+    x.flags.writeable = False  # PTX has no const
+    for name in DEFECTS.keys() - defined:
+        with pytest.raises(HostCudaError, match=DEFECTS[name][2]):
+            ptx.get_function(name)(*launch(name, nan(128), x))
 
 
 def test_the_model_works_after_a_finding_and_after_a_time_limit():
