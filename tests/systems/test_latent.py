@@ -8,6 +8,7 @@ import pytest
 from benchmarks import quality_latent
 from refimpl import data, ops, systems, train
 from refimpl.equations import quantise
+from refimpl.systems import codes
 from refimpl.systems.coder import CODEBOOK, coder
 
 IMAGES = data.Data("made up", np.round(8 * np.sin(np.arange(6 * 16)).reshape(6, 1, 4, 4)) / 8, np.arange(6) % 3,
@@ -88,6 +89,18 @@ def test_gradient_of_the_decoder(name):
     assert slope_error("autoencoder", name, *built(name), names="decoder") < 1e-7
 
 
+@pytest.mark.parametrize("name", ["vqvae-ema", "vqvae2"])
+def test_gradient_around_the_codebook(name, monkeypatch):
+    """With a bottleneck that passes its input on, the whole loss is differentiable: every way to every encoder."""
+    def open_bottleneck(own, kept, h, config, key, ops, name=""):
+        return h, np.zeros(h.shape[:2], int), 0.0, lambda de: ({}, de), kept
+
+    monkeypatch.setattr(codes, "bottleneck", open_bottleneck)
+    assert slope_error("autoencoder", name, *built(name)) < 1e-7
+    if name == "vqvae2":
+        assert slope_error("autoencoder", name, *built(name), names="encoder_top") < 1e-7
+
+
 def test_gradient_of_the_discriminator():
     assert slope_error("discriminator", "vqgan", *built("vqgan")) < 1e-7
 
@@ -124,9 +137,9 @@ def test_gradient_of_a_learnt_codebook():
     _, grads, _, _ = system.players["autoencoder"].loss_and_grads(
         params, state, train.Batch(x, d.train_labels[:4]), 5, ops)
     h, book = system.encode(params, state, x, ops), params["autoencoder"][CODEBOOK]
-    codes = quantise.nearest_code(h, book)
+    k = quantise.nearest_code(h, book)
     expected = np.zeros_like(book)
-    np.add.at(expected, codes, 2 * (book[codes] - h) / len(x))
+    np.add.at(expected, k, 2 * (book[k] - h) / len(x))
     np.testing.assert_allclose(grads[CODEBOOK], expected, atol=1e-12)
 
 
