@@ -205,15 +205,16 @@ def test_correctors_correct(snr):
     assert errors[0] > 1.05 * errors[1] > 1.05**2 * errors[2]
 
 
-def test_corrector_sized_by_norms():
-    """The paper's step size from the norms of noise and score, by hand."""
-    levels, x = np.array([[1.0, 2.0], [1.0, 1.5]]), np.array([[3.0, 4.0], [6.0, 8.0]])
-    z = np.array([[0.3, 0.4], [0.0, 1.0]])
-    rule = sde.predictor_corrector(samplers.ddim(), 0.2)
-    y = samplers.sample(lambda x, signal, noise: x, x, levels, rule, ops=ops, noise=lambda draw: z)
-    moved = x + (1.5 - 2.0) * x
-    score = -moved / 1.5
-    eta = 2 * (0.2 * np.mean([0.5, 1.0]) / np.mean(np.linalg.norm(score, axis=1))) ** 2
+@pytest.mark.parametrize("levels", [[[1.0, 2.0], [1.0, 1.5]], [[0.6, 0.8], [0.8, 0.6]]])
+def test_corrector_sized_by_norms(levels):
+    """The paper's step size from the norms of noise and score, by hand; alpha is 1 where the signal is constant."""
+    levels, x, z = np.array(levels), np.array([[3.0, 4.0], [6.0, 8.0]]), np.array([[0.3, 0.4], [0.0, 1.0]])
+    y = samplers.sample(lambda x, signal, noise: x, x, levels, sde.predictor_corrector(samplers.ddim(), 0.2), ops=ops,
+                        noise=lambda draw: z)
+    moved = samplers.sample(lambda x, signal, noise: x, x, levels, samplers.ddim(), ops=ops)
+    score = -moved / levels[1, 1]
+    alpha = (levels[0, 0] / levels[1, 0]) ** 2
+    eta = 2 * alpha * (0.2 * np.mean([0.5, 1.0]) / np.mean(np.linalg.norm(score, axis=1))) ** 2
     np.testing.assert_allclose(y, moved + eta * score + (2 * eta) ** 0.5 * z, rtol=1e-12)
 
 
