@@ -121,10 +121,12 @@ def intervals(samples, labels, data, judged, draws=200):
              "recall": metrics.in_balls(samples, test, NEIGHBOURS).any(axis=0)}
     if labels is not None:
         means["agreement"] = judged.predict(samples) == labels
-    pair = judged.features(samples), judged.features(test)
-    found = {"fd": metrics.bootstrap(metrics.frechet_distance, *pair, draws=draws),
-             "kid": metrics.bootstrap(metrics.kernel_distance, *pair, draws=draws)}
-    return found | {name: metrics.bootstrap(np.mean, hits.astype(float), draws=draws) for name, hits in means.items()}
+    x, y, one, two = judged.features(samples), judged.features(test), *(metrics.redrawn(n, draws, s) for s in (0, 1))
+    pick = lambda a, t: np.repeat(a, t.astype(int), axis=0)
+    values = {"fd": [metrics.frechet_distance(pick(x, t), pick(y, u)) for t, u in zip(one, two)],
+              "kid": metrics.kernel_distance(x, y, (one, two))}
+    values |= {name: metrics.redrawn(len(hits), draws) @ hits / len(hits) for name, hits in means.items()}
+    return {name: metrics.interval(v) for name, v in values.items()}
 
 
 def mean(scores):

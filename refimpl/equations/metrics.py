@@ -84,26 +84,29 @@ def frechet_distance(features_1, features_2):
     return frechet(*moments(features_1), *moments(features_2))
 
 
-def kernel_distance(features_1, features_2):
+def kernel_distance(features_1, features_2, times=None):
     r"""KID: the unbiased squared maximum mean discrepancy with a cubic kernel. It can be negative.
 
     $$\frac{1}{m(m-1)}\sum_{i\ne j}k(x_i,x_j) + \frac{1}{n(n-1)}\sum_{i\ne j}k(y_i,y_j)
       - \frac{2}{mn}\sum_{i,j}k(x_i,y_j), \qquad k(x,y) = (x\cdot y/D + 1)^3$$
 
-    Shapes: features (m, ...) and (n, ...), m, n >= 2. Returns a float.
+    Shapes: features (m, ...) and (n, ...), m, n >= 2. Returns a float. times: two arrays (B, m) and (B, n) of how often
+    each sample counts, rows that sum to m and n, for B redrawn sets at the price of one; returns (B,) then.
     Source: Binkowski et al. 2018, arXiv:1801.01401; Gretton et al. 2012, JMLR 13.
     """
     x, y = _samples("kernel_distance", features_1=features_1, features_2=features_2)
     require(min(len(x), len(y)) > 1, f"kernel_distance: at least 2 samples each expected, got {len(x)} and {len(y)}")
+    a, b = (np.ones((1, len(x))), np.ones((1, len(y)))) if times is None else times
 
-    def k(a, b):
-        g = a @ b.T / a.shape[1] + 1
+    def k(p, q):
+        g = p @ q.T / p.shape[1] + 1
         return g * g * g  # twenty times faster than a power
 
-    def off_diagonal_mean(g):
-        return (g.sum() - np.trace(g)) / (len(g) * (len(g) - 1))
+    def among(g, t):
+        return (np.sum(t @ g * t, axis=1) - t @ np.diagonal(g)) / (len(g) * (len(g) - 1))
 
-    return float(off_diagonal_mean(k(x, x)) + off_diagonal_mean(k(y, y)) - 2 * k(x, y).mean())
+    found = among(k(x, x), a) + among(k(y, y), b) - 2 * np.sum(a @ k(x, y) * b, axis=1) / (len(x) * len(y))
+    return float(found[0]) if times is None else found
 
 
 def inception_score(probabilities):
@@ -238,21 +241,30 @@ def mode_coverage(samples, modes, radius):
     return len(np.unique(index[close])), float(close.mean())
 
 
-def bootstrap(statistic, *sets, draws=200, level=0.9, seed=0):
-    r"""Interval in which a statistic of samples lies when the samples are drawn again from themselves.
+def redrawn(n, draws, seed=0):
+    r"""How often each of n samples counts in sets redrawn from themselves.
 
-    $$\left[q_{(1-\mathrm{level})/2},\; q_{(1+\mathrm{level})/2}\right] \text{ of } T(x_{i_1},\dots,x_{i_N}), \quad
-      i_k \sim U\{1..N\}$$
+    $$(t_1, \dots, t_n) \sim \mathrm{Multinomial}(n;\, 1/n, \dots, 1/n)$$
 
-    Distances that compare neighbours are biased by the repeats that a redrawn set holds: read them by their width.
+    Shapes: returns (draws, n) floats, rows that sum to n.
+    Source: Efron 1979, Ann. Statist. 7(1).
+    """
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
 
-    Shapes: sets of samples (N, ...), each redrawn by itself; statistic(*sets) -> number. Returns two floats.
-    Raises: ValueError when level is not in (0, 1) or draws < 1.
+
+def interval(values, level=0.9):
+    r"""The central interval that holds a share of values, such as a statistic of redrawn sets.
+
+    $$\left[q_{(1-\mathrm{level})/2},\; q_{(1+\mathrm{level})/2}\right]$$
+
+    A distance between redrawn sets is biased by their repeats: read its interval by its width.
+
+    Shapes: values (B,). Returns two floats.
+    Raises: ValueError when level is not in (0, 1) or there are no values.
     Source: Efron 1979, Ann. Statist. 7(1), the percentile interval.
     """
-    require(0 < level < 1 and draws >= 1, f"bootstrap: level in (0, 1) and draws >= 1 expected, got {level}, {draws}")
-    rng = np.random.default_rng(seed)
-    values = [statistic(*(x[rng.integers(len(x), size=len(x))] for x in sets)) for _ in range(draws)]
+    require(0 < level < 1 and len(values) > 0, f"interval: level in (0, 1) and some values expected, got {level}, "
+            f"{len(values)} values")
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 

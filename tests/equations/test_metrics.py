@@ -61,13 +61,23 @@ def test_planted_copies_are_found(rng):
 def test_bootstrap_interval(rng):
     """It holds the statistic, narrows with the number of samples, and is the same for the same seed."""
     x = rng.standard_normal(2000)
-    low, high = metrics.bootstrap(np.mean, x)
+    means = metrics.redrawn(2000, 300) @ x / 2000
+    low, high = metrics.interval(means)
     assert low < x.mean() < high and abs((high - low) / (2 * 1.645 / 2000**0.5) - 1) < 0.25
-    assert metrics.bootstrap(np.mean, x) == (low, high)
-    wide = metrics.bootstrap(np.mean, x[:100])
+    assert np.array_equal(metrics.redrawn(2000, 300) @ x / 2000, means)
+    assert np.all(metrics.redrawn(7, 5).sum(axis=1) == 7) and np.any(metrics.redrawn(7, 5, 1) != metrics.redrawn(7, 5))
+    wide = metrics.interval(metrics.redrawn(100, 300) @ x[:100] / 100)
     assert wide[1] - wide[0] > 3 * (high - low)
-    two = metrics.bootstrap(lambda a, b: a.mean() - b.mean(), x, x[:500] + 1)
-    assert two[0] < -0.9 and two[1] > -1.15
+    assert metrics.interval(np.arange(101.0), 0.5) == (25, 75)
+
+
+def test_redrawn_kernel_distances(rng):
+    """Counts stand for repeated rows."""
+    x, y = rng.standard_normal((6, 3)), rng.standard_normal((5, 3))
+    times = metrics.redrawn(6, 4), metrics.redrawn(5, 4, 1)
+    expected = [metrics.kernel_distance(np.repeat(x, t.astype(int), axis=0), np.repeat(y, u.astype(int), axis=0))
+                for t, u in zip(*times)]
+    np.testing.assert_allclose(metrics.kernel_distance(x, y, times), expected, rtol=1e-12)
 
 
 def test_worse_images_are_less_alike(rng):
@@ -97,7 +107,8 @@ def test_structural_similarity_at_one_place(rng):
     ("one shape", lambda: images.psnr(np.ones(3), np.ones(2), 1)),
     ("odd window", lambda: images.ssim(np.ones((8, 8)), np.ones((8, 8)), 1)),
     ("finite images", lambda: images.ssim(np.full((12, 12), np.nan), np.ones((12, 12)), 1)),
-    ("level in", lambda: metrics.bootstrap(np.mean, np.ones(3), level=1.0)),
+    ("level in", lambda: metrics.interval(np.ones(3), 1.0)),
+    ("some values", lambda: metrics.interval([])),
     ("must not touch the border", lambda: blending.poisson_blend(np.ones((3, 3)), np.ones((3, 3), bool), None)),
     ("at least one pixel", lambda: blending.poisson_blend(np.ones((3, 3)), np.zeros((3, 3), bool), None)),
     ("0 being the blank", lambda: ctc.ctc(np.ones((3, 3)), np.array([0]))),
