@@ -179,13 +179,13 @@ def lu_weight(permutation, lower, upper, sign, log_s):
             f"lu_weight: three ({c}, {c}) and sign ({c},) expected for log_s ({c},), got {permutation.shape}, "
             f"{lower.shape}, {upper.shape}, {sign.shape}")
     exponent("lu_weight", log_s=log_s)
-    return permutation @ (np.tril(lower, -1) + np.eye(c, dtype=lower.dtype)) @ (
+    return permutation @ (np.tril(lower, -1) + np.eye(c, dtype=lower.dtype, like=lower)) @ (
         np.triu(upper, 1) + np.diag(sign * np.exp(log_s)))
 
 
 def lu_weight_vjp(dy, permutation, lower, upper, sign, log_s):
     """dL = tril(P^T dW R^T), dR = (P L)^T dW with R = U + diag; dU = triu(dR); dlog_s = diag(dR) sign s."""
-    left = np.tril(lower, -1) + np.eye(len(log_s), dtype=lower.dtype)
+    left = np.tril(lower, -1) + np.eye(len(log_s), dtype=lower.dtype, like=lower)
     right = np.triu(upper, 1) + np.diag(sign * np.exp(log_s))
     dright = left.T @ permutation.T @ dy
     return (np.tril(permutation.T @ dy @ right.T, -1), np.triu(dright, 1),
@@ -195,9 +195,9 @@ def lu_weight_vjp(dy, permutation, lower, upper, sign, log_s):
 def _invertible(name, w):
     require(bool(np.all(np.isfinite(w))), f"{name}: w holds NaN or infinity")
     singular = np.linalg.svd(w, compute_uv=False)
-    require(singular[-1] > len(w) * np.finfo(w.real.dtype).eps * singular[0],
-            f"{name}: w is singular (its singular values reach from {singular[0]:.3g} to {singular[-1]:.3g}), and a "
-            "flow must be invertible")
+    largest, least = float(singular[0]), float(singular[-1])
+    require(least > len(w) * np.finfo(w.real.dtype).eps * largest, f"{name}: w is singular (its singular values reach "
+            f"from {largest:.3g} to {least:.3g}), and a flow must be invertible")
 
 
 def lu_factors(w):

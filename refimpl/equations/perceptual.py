@@ -46,21 +46,22 @@ def feature_loss_vjp(dy, features_x, features_y, stabiliser=1e-10):
     return tuple(dx), tuple(dy_)
 
 
-def _frames(x, size, hop):
-    """Overlapping pieces of signals (N, T): indices (F, size)."""
+def _starts(x, size, hop):
+    """Where the overlapping pieces of signals (N, T) begin."""
     require(x.ndim == 2 and x.shape[1] >= size and 1 <= hop <= size,
             f"stft: x (N, T) with T >= size = {size} and hop in 1..size expected, got shape {x.shape} and hop {hop}")
-    return np.arange(0, x.shape[1] - size + 1, hop)[:, None] + np.arange(size)
+    return range(0, x.shape[1] - size + 1, hop)
 
 
 def _window(size):
     return 0.5 - 0.5 * np.cos(2 * math.pi * np.arange(size) / size)
 
 
-def _bases(size, dtype):
+def _bases(size, x):
     angle = 2 * math.pi * np.outer(np.arange(size), np.arange(size // 2 + 1)) / size
     window = _window(size)[:, None]
-    return (window * np.cos(angle)).astype(dtype), (window * -np.sin(angle)).astype(dtype)  # (size, bins)
+    cos, sin = window * np.cos(angle), window * -np.sin(angle)
+    return tuple(np.asarray(a, dtype=x.real.dtype, like=x) for a in (cos, sin))  # (size, bins)
 
 
 def stft(x, size, hop):
@@ -74,18 +75,18 @@ def stft(x, size, hop):
     Raises: ValueError when x is shorter than a frame or hop leaves 1..size.
     Source: Allen and Rabiner 1977, Proc. IEEE 65(11).
     """
-    frames = x[:, _frames(x, size, hop)]
-    cos, sin = _bases(size, x.real.dtype)
+    _starts(x, size, hop)
+    frames = np.lib.stride_tricks.sliding_window_view(x, size, axis=1)[:, ::hop]
+    cos, sin = _bases(size, x)
     return frames @ cos, frames @ sin
 
 
 def stft_vjp(dy, x, size, hop):
     """The adjoint: frames of w (dRe cos - dIm sin) added up where they overlap."""
-    places = _frames(x, size, hop)
-    cos, sin = _bases(size, x.real.dtype)
+    cos, sin = _bases(size, x)
     frames, dx = dy[0] @ cos.T + dy[1] @ sin.T, np.zeros_like(x)
-    for k, place in enumerate(places):
-        dx[:, place] += frames[:, k]
+    for k, start in enumerate(_starts(x, size, hop)):
+        dx[:, start:start + size] += frames[:, k]
     return dx
 
 

@@ -41,8 +41,8 @@ def pair(f, vjp, *wrt, analytic=True, output=lambda y: y):
 
 
 def leaves(y):
-    """The arrays in an array or a tuple of arrays: either may be an argument, an output or a cotangent."""
-    return y if isinstance(y, tuple) else (y,)
+    """The arrays in an array or a tuple, of tuples too: each may be an argument, an output or a cotangent."""
+    return tuple(a for part in y for a in leaves(part)) if isinstance(y, tuple) else (y,)
 
 
 def flat(y):
