@@ -8,7 +8,7 @@ import pytest
 from benchmarks import quality_latent
 from refimpl import data, ops, systems, train
 from refimpl.equations import quantise
-from refimpl.systems import codes
+from refimpl.systems import codes, vqgan
 from refimpl.systems.coder import CODEBOOK, coder
 
 IMAGES = data.Data("made up", np.round(8 * np.sin(np.arange(6 * 16)).reshape(6, 1, 4, 4)) / 8, np.arange(6) % 3,
@@ -156,6 +156,18 @@ def test_adversarial_gradients_are_weighted_at_the_last_layer():
     assert "weight" in metrics and abs(added - 0.8) < 0.01
 
 
+def test_the_bottleneck_counts_once_beside_the_adversary(monkeypatch):
+    """A discriminator that says nothing changes nothing, however large its weight."""
+    d, system, params, state = built("vqgan")
+    monkeypatch.setattr(vqgan, "wasserstein_g_vjp", lambda dy, logits: 0 * logits)
+    batch, f = train.Batch(d.train[:4], d.train_labels[:4]), system.players["autoencoder"].loss_and_grads
+    late = state | {"autoencoder": state["autoencoder"] | {"step": np.full(1, -1)}}
+    plain, (_, grads, _, metrics) = f(params, late, batch, 5, ops)[1], f(params, state, batch, 5, ops)
+    assert metrics["weight"] > 100
+    for name, g in plain.items():
+        np.testing.assert_allclose(grads[name], g, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_samples(name):
     """As many as asked for, finite, in range, and the same ones whatever the number drawn together."""
@@ -218,14 +230,27 @@ def test_energy_chains_move_and_are_kept():
     assert grads.keys() == params["energy"].keys()
 
 
-def test_gradient_of_the_energy_is_the_chains_force():
-    """The density of the plane integrates to 1, and its score is what Langevin follows: by differences of nll."""
-    _, system, params, state = built("ebm")
-    x, h = np.array([[0.3, -0.7]]), 1e-5
-    slope = [(system.nll(params, state, x + h * v, 0, ops) - system.nll(params, state, x - h * v, 0, ops))[0] / (2 * h)
-             for v in np.eye(2)]
-    start = system.sample(params, state, 1, 0, ops, steps=1)
-    assert np.isfinite(start).all() and np.all(np.isfinite(slope)) and np.abs(slope).max() > 1e-3
+def test_chains_follow_the_score_of_the_density():
+    """One step from a known start with known noise gives the score back: minus the slope of nll, by differences."""
+    d, system, params, state = built("ebm")
+    step, h = systems.configure("ebm", d, {})["step"], 1e-5
+    x0 = ops.normal(ops.fold(3, 0), np.arange(1), 0, (2,), np.float64)
+    z = ops.normal(ops.fold(3, 1), np.arange(1), 0, (2,), np.float64)
+    score = (system.sample(params, state, 1, 3, ops, steps=1) - x0 - math.sqrt(2 * step) * z)[0] / step
+    nll = lambda x: system.nll(params, state, x, 0, ops)[0]
+    slope = [(nll(x0 + h * v) - nll(x0 - h * v)) / (2 * h) for v in np.eye(2)]
+    np.testing.assert_allclose(score, -np.array(slope), atol=1e-7)
+    assert np.abs(slope).max() > 1e-2
+
+
+def test_fresh_nice_under_the_logit_map_is_uniform():
+    """A logistic prior behind a logit is uniform: density ((1 - 2 alpha)/2)^D, the map's own determinant counted."""
+    d = IMAGES._replace(levels=None)
+    system = systems.build("nice", systems.configure("nice", d, SMALL | {"couplings": 2, "logit": 0.1}), d)
+    params, state = system.players["flow"].init(0)
+    params = {"flow": wide(params)}
+    nll = system.nll(params, {"flow": state}, 0.9 * d.train, 0, ops)
+    np.testing.assert_allclose(nll, -16 * math.log(0.4), rtol=1e-12)
 
 
 @pytest.mark.parametrize("name, changes, message", [
