@@ -209,7 +209,8 @@ def probabilistic_pca(x, k):
     b = np.mean(x, axis=0)
     values, vectors = np.linalg.eigh((x - b).T @ (x - b) / len(x))
     variance = float(np.mean(values[:-k]))
-    require(variance > 1e-12 * values[-1], f"probabilistic_pca: the data lie in {k} dimensions exactly, so the noise variance is 0")
+    require(variance > 1e-12 * values[-1],
+            f"probabilistic_pca: the data lie in {k} dimensions exactly, so the noise variance is 0")
     return vectors[:, :-k - 1:-1] * np.sqrt(values[:-k - 1:-1] - variance), b, variance
 
 
