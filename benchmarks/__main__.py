@@ -86,7 +86,7 @@ def run_run(args, console, errors):
         from .pictures import roofline
         roofline(rows, args.plot)
     for fault in faults:
-        errors.print(fault, markup=False)
+        errors.print(fault, markup=False, soft_wrap=True)
     return 1 if faults else 0
 
 
@@ -111,7 +111,7 @@ def main(argv=None):
             return quality.run(args.names, console, args.json)
         return run_run(args, console, errors) if args.command == "run" else run_compare(args, console)
     except (ValueError, ImportError, run.Refused, OSError) as error:
-        errors.print(f"benchmarks: {error}", markup=False)
+        errors.print(f"benchmarks: {error}", markup=False, soft_wrap=True)
         return 1
 
 

@@ -87,7 +87,8 @@ train.train(ddpm.build(s, moons), moons, ops=ops, folder=folder, settings=s, res
 
 def child(folder):
     return subprocess.Popen([sys.executable, "-c", CHILD, os.path.dirname(__file__), str(folder)],
-                            stderr=subprocess.PIPE, text=True)
+                            stderr=subprocess.PIPE, text=True,
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # in a background job too
 
 
 def wait_for_change(path, process, before):

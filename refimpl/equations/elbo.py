@@ -54,7 +54,8 @@ def _logistic_edges(x0, mean, log_scale, bins):
     require(bins >= 2, f"discretised_logistic: bins must be at least 2, got {bins}")
     exponent("discretised_logistic", log_scale=log_scale)
     off = np.abs(x0.real - np.clip(x0.real, -1, 1))
-    require(not np.any(off > 1e-6), "discretised_logistic: x0 must lie in [-1, 1], and leaves it")
+    if np.any(off > 1e-6):
+        raise ValueError(f"discretised_logistic: x0 must lie in [-1, 1], and leaves it by {float(np.max(off)):.3g}")
     half, inverse = 1 / (bins - 1), np.exp(-log_scale)
     return (x0 - mean - half) * inverse, (x0 - mean + half) * inverse, x0.real - half <= -1, x0.real + half >= 1
 

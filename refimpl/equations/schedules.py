@@ -217,7 +217,7 @@ def log_snr(signal, noise):
     Source: Kingma et al. 2021, arXiv:2107.00630, sec. 3.1.
     """
     with np.errstate(divide="ignore"):  # +-inf are the values wanted at noise 0 and signal 0
-        return 2 * np.log(np.divide(signal, noise))
+        return 2 * (np.log(signal) - np.log(noise))
 
 
 def label_of_level(schedule, signal, noise):
@@ -241,7 +241,7 @@ def label_of_level(schedule, signal, noise):
     last = schedule.T if np.isfinite(grid[-1]) else schedule.T - 1
     require(last >= 1, "label_of_level needs a schedule with a finite log-SNR somewhere")
     t = np.interp(-asked, -grid[1:last + 1], np.arange(1, last + 1.0))
-    with np.errstate(divide="ignore", invalid="ignore"):  # each branch is used only where its ratio is finite
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # each branch is used only where its ratio is finite
         t = np.where(asked > grid[1], noise / signal / (grid_noise[1] / grid_signal[1]), t)
         below = signal / noise / (grid_signal[last] / grid_noise[last])
     return np.where(asked < grid[last], schedule.T - below, t) if last < schedule.T else t

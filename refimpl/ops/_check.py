@@ -44,5 +44,6 @@ def exponent(name, **arrays):
     """Log-variances and log-scales whose exponential exists in their dtype: an overflow would be a NaN one step on."""
     for label, array in arrays.items():
         limit = np.log(np.finfo(array.real.dtype).max)
-        require(not np.any(~(np.abs(array.real) < limit)), f"{name}: exp({label}) must exist in {array.real.dtype}: "
-                f"values between -{limit:.0f} and {limit:.0f} expected, got one beyond or NaN")
+        if np.any(~(np.abs(array.real) < limit)):
+            raise ValueError(f"{name}: exp({label}) must exist in {array.real.dtype}: values between -{limit:.0f} and "
+                             f"{limit:.0f} expected, got one of magnitude {float(np.max(np.abs(array.real))):.4g}")

@@ -256,6 +256,21 @@ def test_inversion_approaches_the_image(truth):
     assert errors[1] < 0.6 * errors[0]
 
 
+def test_spacings_of_a_path():
+    """Even in t, in its root, or in log-SNR, between the same ends, the clean image last."""
+    time = continuous.path_levels(continuous.vp_level, 5, 0.01)
+    quadratic = continuous.path_levels(continuous.vp_level, 5, 0.01, "quadratic")
+    log_snr = continuous.path_levels(continuous.vp_level, 5, 0.01, "log_snr", "vp")
+    for levels in (time, quadratic, log_snr):
+        np.testing.assert_allclose(levels[[0, -2]], np.stack(continuous.vp_level(np.array([1.0, 0.01])), axis=1))
+        np.testing.assert_array_equal(levels[-1], [1.0, 0.0])
+    ell = 2 * np.log(time[:-1, 0] / time[:-1, 1])
+    np.testing.assert_allclose(np.diff(continuous.vp_time(ell), 2), 0, atol=1e-12)
+    ell = 2 * np.log(quadratic[:-1, 0] / quadratic[:-1, 1])
+    np.testing.assert_allclose(np.diff(np.sqrt(continuous.vp_time(ell)), 2), 0, atol=1e-12)
+    np.testing.assert_allclose(np.diff(np.log(log_snr[:-1, 0] / log_snr[:-1, 1]), 2), 0, atol=1e-12)
+
+
 @pytest.mark.parametrize("call, words", [
     (lambda: catalogue.sampler("dpm"), "must be one of ddpm, ddim"),
     (lambda: catalogue.sampler("ddim", order=2), "'ddim' has no option 'order', only eta"),

@@ -98,7 +98,7 @@ def test_samples_do_not_depend_on_the_chunk(monkeypatch, rng):
     system, params = built(IMAGES, rng)
     params = {"model": {k: p.astype(np.float32) for k, p in params["model"].items()}}
     whole = system.sample(params, {}, 7, 1, ops, steps=3, eta=1.0, guidance=0.5)
-    monkeypatch.setattr(ddpm, "CHUNK", 4)
+    monkeypatch.setattr(ddpm, "together", lambda shape: 4)
     np.testing.assert_allclose(system.sample(params, {}, 7, 1, ops, steps=3, eta=1.0, guidance=0.5), whole, atol=1e-5)
     later = system.sample(params, {}, 4, 1, ops, labels=np.array([0, 1, 2, 0]), steps=3, eta=1.0, guidance=0.5, first=3)
     np.testing.assert_allclose(later, whole[3:], atol=1e-5)
@@ -119,6 +119,18 @@ def test_guidance_weight(rng):
     np.testing.assert_allclose(near, c, atol=1e-4)
 
 
+def test_dropout_in_training_only(rng):
+    """The loss of a step depends on dropout, and is the same again for the same key; samples do not."""
+    batch, state = train.Batch(IMAGES.train, IMAGES.train_labels), {"model": {}}
+    (without, params), (system, _) = built(IMAGES, rng), built(IMAGES, dropout=0.5)
+    plain, once, again = (s.players["model"].loss_and_grads(params, state, batch, 5, ops)
+                          for s in (without, system, system))
+    assert abs(plain[0] - once[0]) > 1e-3 and once[0] == again[0]
+    assert all(np.array_equal(once[1][k], again[1][k]) for k in params["model"])
+    a, b = (s.sample(params, {}, 3, 0, ops, steps=2) for s in (without, system))
+    assert np.array_equal(a, b)
+
+
 def test_what_is_refused(rng):
     system, params = built(POINTS, rng)
     with pytest.raises(ValueError, match=r"labels must be 2 integers in 0\.\.2, got \[0 3\]"):
@@ -131,7 +143,8 @@ def test_what_is_refused(rng):
     with pytest.raises(ValueError, match=r"guidance 1\.0 needs labels"):
         unlabelled.sample(params, {}, 2, 0, ops, guidance=1.0)
     for changes, message in [({"net": "cnn"}, "net must be 'unet' or 'mlp'"), ({"prediction": "z"}, "prediction must"),
-                             ({"label_dropout": 1.0}, "label_dropout must be in"), ({"depth": 0}, "depth must be")]:
+                             ({"dropout": 0.1}, "the perceptron has no dropout"), ({"depth": 0}, "depth must be"),
+                             ({"label_dropout": 1.0}, "label_dropout must be in")]:
         with pytest.raises(ValueError, match=message):
             built(POINTS, **changes)
 
