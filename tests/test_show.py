@@ -1,10 +1,10 @@
 """`show`: every formula of the reference renders as plain text, and the verdict it prints is the fact's own."""
 import numpy as np
 import pytest
-from refimpl.__main__ import main
 from rich.console import Console
 
 from refimpl import facts, show
+from refimpl.__main__ import main
 
 FORMULAS = [(name, formula) for name, f in show.functions().items() if "." in name for formula in show.parts(f)[1]]
 

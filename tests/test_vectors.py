@@ -16,7 +16,8 @@ FILES = sorted(vectors.FOLDER.rglob("*.json"))
 FUNCTIONS = {"ops._special", "ops._window", "ops.tangent", "equations.blending", "equations.catalogue",
              "equations.cold", "equations.editing", "equations.guidance", "equations.likelihood", "equations.multistep",
              "equations.penalty", "equations.samplers", "equations.sde", "equations.solvers"}
-ALONE = {"equations.continuous.path_levels", "equations.metrics.redrawn", "equations.metrics.interval", "equations.mixture.sample_mixture",
+ALONE = {"equations.continuous.path_levels", "equations.metrics.redrawn", "equations.metrics.interval",
+         "equations.mixture.sample_mixture",
          "equations.objectives.sliced_score_matching", "equations.translation.restyle"}
 
 

@@ -141,4 +141,5 @@ FUNCTIONS = [(conv2d, lambda x, w, b=None, *_, **__: _fits(x, w, b)),
 VERSIONS = [*(Version(conv2d, v, "direct", FLOATS) for v in ("naive", "tiled", "best")),
             Version(conv2d, "small", "direct"), Version(conv2d, "wmma", "direct", HALVES),
             *(Version(f, v, "direct") for f in (conv2d_vjp, conv_transpose2d, conv_transpose2d_vjp)
-              for v in ("naive", "tiled", "best")), *(Version(f, "best", "direct", HALVES) for f in (conv2d_vjp, conv_transpose2d, conv_transpose2d_vjp))]
+              for v in ("naive", "tiled", "best")),
+            *(Version(f, "best", "direct", HALVES) for f in (conv2d_vjp, conv_transpose2d, conv_transpose2d_vjp))]

@@ -266,7 +266,7 @@ def test_instruction_is_numpys(everything, number, rng):
 
 @pytest.mark.parametrize("text", [
     "tex.2d.v4.f32.s32 {%f1}, [t, {%r1}]", "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%r1}, {%r1}, {%r1}, {%r1}", "bar.sync 1, 64",
-    "bar.sync 0, 64", "add.rn.f16x4 %r1, %r1, %r1", "mov.u32 %r1, %clock", "atom.add.noftz.f16 %r1, [%rd1], %r1", 
+    "bar.sync 0, 64", "add.rn.f16x4 %r1, %r1, %r1", "mov.u32 %r1, %clock", "atom.add.noftz.f16 %r1, [%rd1], %r1",
     "ld.global.v8.f32 {%r1}, [%rd1]", "mov.u32 %r9, 1", "setp.xx.f32 %p1, %r1, %r1", "cp.async.bulk.commit_group %r1",
     "cvt.rn.satfinite.e4m3x2.f32 %r1, %r1, %r1", "elect.sync %r1|%p1, 3", "cvt.rs.f32.f64 %r1, %rd1", "add.rna.f32 %r1, %r1, %r1"])
 def test_unknown_instruction_raises_by_name(text):
