@@ -52,3 +52,15 @@ def test_the_equation_prints_as_the_readme_says(capsys):
         if line.strip() != "...":
             assert " ".join(line.split()) in printed, line
     assert find("posterior").__doc__
+
+
+def test_the_cuda_example_raises_what_the_readme_says():
+    from kernels.hostcuda import HostCudaError
+
+    code = re.search(r"```python\n(import numpy as np\nfrom kernels import hostcuda.*?)```", TEXT, re.DOTALL)[1]
+    with pytest.raises(HostCudaError, match=r"reverse at kernel.cu:5, thread .*(that no thread wrote|race)"):
+        exec(code, {})
+    with_barrier = code.replace("  out[", "  __syncthreads();\n  out[")
+    names = {}
+    exec(with_barrier, names)
+    assert (names["y"] == names["x"][::-1]).all()
