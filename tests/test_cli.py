@@ -222,9 +222,10 @@ def test_diverging_training_is_one_sentence(tmp_path, capsys):
 
 def test_ctrl_c_is_one_sentence_and_130(tmp_path):
     folder = tmp_path / "run"
-    process = subprocess.Popen([sys.executable, "-m", "refimpl", "train", "ddpm", "--data", "moons", *TINY, "--steps",
-                                "1000000", "--out", str(folder)], stderr=subprocess.PIPE, text=True,
-                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # in a background job too
+    heard = ("import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job ignores it
+             "from refimpl.__main__ import main; sys.exit(main(sys.argv[1:]))")
+    process = subprocess.Popen([sys.executable, "-c", heard, "train", "ddpm", "--data", "moons", *TINY, "--steps",
+                                "1000000", "--out", str(folder)], stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not (folder / train.CHECKPOINT).exists():
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)

@@ -71,8 +71,9 @@ def test_interrupted_and_resumed_ends_with_the_same_bits(at, tmp_path, moons, wh
 
 
 CHILD = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's children ignore it otherwise
 from refimpl import data, ops, train
 from refimpl.systems import ddpm
 sys.path.insert(0, sys.argv[1])
@@ -87,8 +88,7 @@ train.train(ddpm.build(s, moons), moons, ops=ops, folder=folder, settings=s, res
 
 def child(folder):
     return subprocess.Popen([sys.executable, "-c", CHILD, os.path.dirname(__file__), str(folder)],
-                            stderr=subprocess.PIPE, text=True,
-                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # in a background job too
+                            stderr=subprocess.PIPE, text=True)
 
 
 def wait_for_change(path, process, before):
