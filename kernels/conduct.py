@@ -2,6 +2,7 @@
 import hashlib
 import math
 import mmap
+import sys
 
 import numpy as np
 
@@ -83,7 +84,7 @@ def far(array):
     inner = np.empty([1 if i == axis else n for i, n in enumerate(array.shape)], array.dtype)
     step = INT32 + 64 * GUARD + inner.size
     try:
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | (0x4000 if sys.platform == "linux" else 0)  # MAP_NORESERVE
         room = mmap.mmap(-1, ((array.shape[axis] - 1) * step + inner.size) * array.itemsize, flags=flags)
     except (AttributeError, OSError, ValueError):  # no such system call, or no such address space: nothing to try
         return _copied(array, "C")

@@ -9,6 +9,7 @@ from kernels.cases import nonfinite, values
 from kernels.contract import Contract, contract
 from refimpl import ops
 
+DEFAULTS = {"stabiliser": 1e-5, "silu": False}
 FAMILIES = ("normal", "offset", "positive", "spread", "spike", "constant", "small")
 
 
@@ -100,7 +101,7 @@ def slices(args, options, budget):
     for n in range(x.shape[0]):
         for g in range(groups):
             own = slice(g * width, (g + 1) * width)
-            yield (x[n:n + 1, own], part(gamma, own), part(beta, own), 1), options, (np.s_[n:n + 1, own],)
+            yield (x[n:n + 1, own], part(gamma, own), part(beta, own), 1), DEFAULTS | options, (np.s_[n:n + 1, own],)
 
 
 contract(Contract("group_norm", ops.group_norm, ("y",), FAMILIES, cases, dict.fromkeys(("direct", "two_pass"), bound),
@@ -164,7 +165,7 @@ def vjp_slices(args, options, budget):
     width = x.shape[1] // groups
     for g in range(groups):
         own = slice(g * width, (g + 1) * width)
-        yield ((dy[:, own], x[:, own], part(gamma, own), part(beta, own), 1), options,
+        yield ((dy[:, own], x[:, own], part(gamma, own), part(beta, own), 1), DEFAULTS | options,
                (np.s_[:, own], None if gamma is None else own, None if beta is None else own))
 
 
