@@ -6,7 +6,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from . import BACKENDS, backend, report
+from . import BACKENDS, DEVICES, backend, report
 from .bounds import ARITHMETICS
 from .contract import contracts, registered
 from .frameworks import FRAMEWORKS
@@ -19,11 +19,15 @@ def parser():
     """The command line."""
     top = argparse.ArgumentParser(prog="python -m kernels", description=__doc__)
     top.add_argument("--json", metavar="FILE", help="write the table as JSON too ('-': print it)")
+    top.add_argument("--device", choices=DEVICES, help="where numba_cuda and cupy run: gpu (default), or host, a CPU model "
+                     "of one")
     commands = top.add_subparsers(dest="command")
     v = commands.add_parser("verify", help="hold kernels, or a function of your own, to their contracts")
     v.add_argument("operation", nargs="?", help="one operation; all without it")
     v.add_argument("function", nargs="?", metavar="module:function", help="judge this function instead of a backend")
     v.add_argument("--backend", help="one backend; all that work here without it")
+    v.add_argument("--device", help="where numba_cuda and cupy run: gpu (default), or host, a CPU model of one; where the "
+                   "arrays of a function of your own live, e.g. cuda")
     v.add_argument("--examples", type=positive, default=100, metavar="N", help="bounded cases (default 100)")
     v.add_argument("--seed", type=int, default=0, metavar="S")
     v.add_argument("--json", metavar="FILE", help="write a certificate ('-': print it)")
@@ -32,7 +36,6 @@ def parser():
     own.add_argument("--arithmetic", choices=ARITHMETICS, help="of its sums (default float32; float64 for such data)")
     own.add_argument("--algorithm", default="direct", help="which error bound holds, e.g. winograd")
     own.add_argument("--arrays", choices=FRAMEWORKS, help="what it works on (default: what its module imports)")
-    own.add_argument("--device", help="where its arrays live, e.g. cuda")
     own.add_argument("--raw", action="store_true", help="it takes its output first: function(out, *inputs)")
     own.add_argument("--where", nargs="+", default=[], metavar="NAME=VALUE",
                      help="the part of the cases that it is for, e.g. stride=1 groups=1")
@@ -62,24 +65,25 @@ def pins(pairs):
     return out
 
 
-def usable(wanted=None):
-    """(name, kernels, why not) of each backend."""
+def usable(wanted=None, device=None):
+    """(name, kernels, why not) of each backend; the CUDA backends on the device, which their name then says."""
     contracts()
     for name in BACKENDS if wanted is None else [wanted]:
+        place = device if name in ("numba_cuda", "cupy") or wanted else None
         try:
-            backend(name)
+            backend(name, place)
         except (ImportError, ValueError) as error:
             yield name, [], str(error)
         else:
-            yield name, registered(name), None
+            yield name, registered(name, place), None
 
 
 def overview(args, console):
     """Operations, backends and algorithms, and their state on this machine."""
     here = report.machine()
     rows = []
-    for name, kernels, why in usable():
-        rows += [{"operation": k.operation, "backend": name, "algorithm": k.label.split("/")[2], "dtype": k.data,
+    for name, kernels, why in usable(device=args.device):
+        rows += [{"operation": k.operation, "backend": k.backend, "algorithm": k.label.split("/")[2], "dtype": k.data,
                   "state": "ready"} for k in kernels]
         if why:
             rows.append({"operation": "all", "backend": name, "algorithm": "", "dtype": "", "state": why})
@@ -87,7 +91,7 @@ def overview(args, console):
         report.write({"machine": here, "kernels": rows}, args.json)
     if args.json != "-":
         table = Table("operation", "backend", "algorithm", "dtype", "state")
-        for row in sorted(rows, key=lambda r: (r["operation"], BACKENDS.index(r["backend"]))):
+        for row in sorted(rows, key=lambda r: (r["operation"], BACKENDS.index(r["backend"].split(":")[0]))):
             table.add_row(*row.values())
         console.print(table)
         console.print(f"{here['processor']}, {here['cores']} cores; Numba {here['numba']}, {here['threads']} threads, "
@@ -109,7 +113,7 @@ def verdicts(args):
     if args.backend and args.backend not in BACKENDS:
         raise Misuse(f"backend must be one of {', '.join(BACKENDS)}, got {args.backend!r}")
     found = False
-    for _, kernels, why in usable(args.backend):
+    for _, kernels, why in usable(args.backend, args.device):
         if why and args.backend:
             raise Misuse(why)
         for k in kernels:

@@ -5,7 +5,8 @@ import inspect
 from typing import NamedTuple
 
 VERSION = 1  # of the contracts: a change of cases, bounds or conduct that can change a verdict raises it
-OPERATIONS = ("conv2d", "conv_transpose2d", "attention", "group_norm", "q_sample", "noise_mse", "sampler_step")
+MODULES = ("conv2d.contract", "conv_transpose2d.contract", "attention.contract", "attention.contract_vjp",
+           "group_norm.contract", "q_sample.contract", "noise_mse.contract", "sampler_step.contract")
 
 
 class Contract(NamedTuple):
@@ -108,9 +109,9 @@ def registered(backend=None, device=None):
 
 
 def contracts():
-    """Every contract by the name of its operation; imports kernels/<operation>/contract.py of each."""
-    for operation in OPERATIONS:
-        importlib.import_module(f"kernels.{operation}.contract")
+    """Every contract by the name of its operation; imports the modules of contracts of each."""
+    for module in MODULES:
+        importlib.import_module(f"kernels.{module}")
     return CONTRACTS
 
 

@@ -153,6 +153,10 @@ class Device(NamedTuple):
         """A contiguous array here of host or device values: the one place where coefficients and indices are sent."""
         return self.xp.ascontiguousarray(self.xp.asarray(values, dtype))
 
+    def to_host(self, x):
+        """A NumPy array of an array here; what is on the host already stays."""
+        return x.get() if hasattr(x, "get") else x
+
     def data(self, name, x):
         """x itself if it lives here, contiguous; a sentence if it lives elsewhere. None and NULL stay NULL."""
         if x is None or x is NULL:

@@ -9,7 +9,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .jit import helper
-from .simd import F32, I64, LANES, REGISTERS, WIDTH, broadcast, lanes, load, load_up_to, mul_add, pointer, store_up_to
+from .memory import load, load_up_to, store_up_to
+from .simd import F32, I64, LANES, REGISTERS, WIDTH, broadcast, lanes, mul_add, pointer
 
 VECTORS = 2
 COLUMNS = VECTORS * WIDTH

@@ -46,9 +46,12 @@ def elements(kernel, contract, failure):
 
 
 def source_of(kernel):
-    """The line that imports a kernel's function under the name `kernel`."""
+    """The lines that make a kernel's function known as `kernel`: an import, or for a version of one the registry."""
     f = kernel.function
     module, name = getattr(f, "__module__", ""), getattr(f, "__qualname__", "")
+    if kernel.version:
+        return (f"from kernels.contract import registered\n\n"
+                f"kernel = next(k.function for k in registered({kernel.backend!r}) if k.label == {kernel.label!r})")
     if not module or not name.isidentifier():
         return "from somewhere import kernel  # put the function under test here"
     return f"from {module} import {name} as kernel"

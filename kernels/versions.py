@@ -84,6 +84,14 @@ def own(function, fits, device):
     return call
 
 
+def only(version, functions):
+    """(function, fits) with one version for every call, where a backend has no other."""
+    def fixed(function):
+        return functools.wraps(function)(functools.partial(function, version=version))
+
+    return [(fixed(f), fits) for f, fits in functions]
+
+
 def arrays_in(value):
     """The arrays in an argument."""
     if isinstance(value, (tuple, list)):
@@ -124,4 +132,5 @@ def namespace(device, functions):
         return ops.normal(key, index, draw, shape, dtype, device.xp.empty(0) if like is None else like)
 
     normal.__doc__ = "As refimpl.ops.normal, on the device where like says nothing else: noise is data."
-    return {n: stays(device, f) for n, f in (public | mine).items()} | {"normal": normal}
+    moves = {"to_device": lambda a: device.xp.asarray(a) if a.dtype.kind in "fc" else a, "to_host": device.to_host}
+    return {n: stays(device, f) for n, f in (public | mine).items()} | {"normal": normal} | moves

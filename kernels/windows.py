@@ -8,7 +8,8 @@ from numba import int64, prange, types
 
 from .gemm import COLUMNS, ROWS, odd_lines, panels, product
 from .jit import IN, INT, OUT, helper, kernel, scratch, threads
-from .simd import WIDTH, address, copy, load, load_up_to, move, splat, store_up_to, wipe
+from .memory import address, copy, load, load_up_to, move, store_up_to, wipe
+from .simd import WIDTH, splat
 
 EDGE = ROWS * COLUMNS
 CACHE = 2**16  # floats of a worker's block: 256 KB, a part of the second cache

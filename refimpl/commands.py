@@ -58,7 +58,8 @@ def draw(system, run, n, key, ops, labels=None, **options):
     for name in options:
         require(name in system.options, f"{system.name} has no sampling option {name!r}; "
                 f"it has {', '.join(sorted(system.options)) or 'none'}")
-    return system.sample(train.averaged(run), run.state, n, key, ops, labels, **options)
+    params, state = (train.carried(part, ops, "to_device") for part in (train.averaged(run), run.state))
+    return train.carried(system.sample(params, state, n, key, ops, labels, **options), ops, "to_host")
 
 
 def start(folder, name, spec, seed, changes, ops, backend_name="reference", **settings):

@@ -9,7 +9,7 @@ from . import checkpoint, commands, pictures, score, train
 from .equations import metrics
 from .ops._check import require
 from .ops.random import fold
-from .parsers import key, positive
+from .parsers import add_backend, key, positive
 
 GUIDANCE = 0.5
 BARS = {"fd": ("FDfeat", "at most", 3.0, 0.0), "recall": ("recall", "at least", 0.85, 0.0),
@@ -95,7 +95,7 @@ def add_parser(subparsers):
     p.add_argument("--sampling-steps", type=positive, default=50, metavar="N", help="steps of DDIM; default 50")
     p.add_argument("--seeds", type=positive, default=3, help="figures are a mean over this many sets; default 3")
     p.add_argument("--seed", type=key, default=0, help="what training's randomness follows from; default 0")
-    p.add_argument("--backend", default="reference", help="who computes: reference (default), cpu, numba_cuda or cupy")
+    add_backend(p)
     p.add_argument("--json", action="store_true", help="print the figures as JSON")
     p.set_defaults(run=run)
 

@@ -54,7 +54,7 @@ def add_parsers(subparsers):
     p.add_argument("--checkpoint-every", type=count, default=100, metavar="N", help="steps between checkpoints")
     p.add_argument("--preview-every", type=count, default=200, metavar="N", help="steps between pictures, 0 for none")
     p.add_argument("--seed", type=key, help="what all randomness follows from; default 0")
-    p.add_argument("--backend", help="who computes: reference (default), cpu, numba_cuda or cupy")
+    add_backend(p, None)
     p.add_argument("--json", action="store_true", help="print the final figures as JSON")
     p.set_defaults(run=commands.run_train)
 
@@ -95,6 +95,13 @@ def add_parsers(subparsers):
     p.set_defaults(run=commands.run_systems)
 
 
+def add_backend(p, default="reference"):
+    """The options --backend and --device of a command."""
+    p.add_argument("--backend", default=default, help="who computes: reference (default), cpu, numba_cuda or cupy")
+    p.add_argument("--device", choices=("gpu", "host"), help="where numba_cuda and cupy run: gpu (default), or host, a "
+                   "CPU model of one")
+
+
 def _sampling(p, verb):
     p.add_argument("--steps", type=positive, help="the sampler's steps; default: the system's")
     p.add_argument("--guidance", type=float, help="weight w of classifier-free guidance: 0 none, larger follows the "
@@ -102,5 +109,5 @@ def _sampling(p, verb):
     p.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], help="another option of the sampler, "
                    "e.g. --set eta=1; may be repeated")
     p.add_argument("--seed", type=key, default=0, help=f"what to {verb} with; default 0")
-    p.add_argument("--backend", default="reference", help="who computes: reference (default), cpu, numba_cuda or cupy")
+    add_backend(p)
     p.add_argument("--json", action="store_true", help="print figures as JSON")

@@ -111,11 +111,24 @@ def batch_at(data, key, step, size):
     return Batch(data.train[rows], None if data.train_labels is None else data.train_labels[rows])
 
 
+def carried(tree, ops, way):
+    """Nested dicts of arrays "to_device" or "to_host", where the backend has a device of its own; else as they are."""
+    move = getattr(ops, way, None)
+    if move is None:
+        return tree
+    return {k: carried(v, ops, way) for k, v in tree.items()} if isinstance(tree, dict) else move(tree)
+
+
+def _run_carried(run, ops, way):
+    return run._replace(**{part: carried(getattr(run, part), ops, way) for part in PARTS})
+
+
 def advance(system, run, batch, key, ops):
     """One step: every player whose turn it is moves, one after the other. Returns the next run and {player: metrics}.
 
     Raises: Diverged when a loss or a gradient is not finite; nothing has changed then.
     """
+    batch = batch._replace(x=carried(batch.x, ops, "to_device"))
     params, average, state = dict(run.params), dict(run.ema), run.state
     optimiser, history, seen = dict(run.optimiser), dict(run.history), {}
     for k, (name, player) in enumerate(system.players.items()):
@@ -189,6 +202,7 @@ def train(system, data, *, ops, folder, settings, resume=False, preview=None, sa
     ValueError and OSError for a checkpoint that cannot be read or written.
     """
     path, key, steps = folder / CHECKPOINT, settings["seed"], settings["steps"]
+    keep = lambda run: save(path, _run_carried(run, ops, "to_host"), settings, data)
     if resume:
         run, before = restore(path, system, data, key)
         if before != threads():
@@ -198,8 +212,9 @@ def train(system, data, *, ops, folder, settings, resume=False, preview=None, sa
         run, saved = begin(system, key), -1
     try:
         if saved < 0:
-            save(path, run, settings, data)
+            keep(run)
             saved = 0
+        run = _run_carried(run, ops, "to_device")
         with Progress(steps, run.step, system.players) as progress:
             while run.step < steps:
                 run, seen = advance(system, run, batch_at(data, key, run.step, settings["batch"]), key, ops)
@@ -207,16 +222,16 @@ def train(system, data, *, ops, folder, settings, resume=False, preview=None, sa
                 if preview and _due(run.step, settings["preview_every"], steps):
                     preview(run)
                 if _due(run.step, settings["checkpoint_every"], steps):
-                    save(path, run, settings, data)
+                    keep(run)
                     saved = run.step
     except Diverged as error:
         raise Diverged(f"{error}; {path} still holds step {saved}") from None
     except KeyboardInterrupt:
         if run.step > saved:
-            save(path, run, settings, data)
+            keep(run)
         raise Interrupted(f"interrupted at step {run.step} of {steps}; everything so far is in {path}: "
                           f"train --resume {folder} goes on from there") from None
-    return run
+    return _run_carried(run, ops, "to_host")
 
 
 def _due(step, every, steps):

@@ -207,7 +207,7 @@ def test_players_move_in_turn(moons):
     run = train.begin(system, 0)
     x, y = run.params["x"]["v"][0], run.params["y"]["v"][0]
     assert x != y
-    run, seen = train.advance(system, run, None, 0, ops)
+    run, seen = train.advance(system, run, train.batch_at(moons, 0, 0, 4), 0, ops)
     y2 = y + 0.1 * x
     assert abs(run.params["y"]["v"][0] - y2) < 1e-15 and abs(run.params["x"]["v"][0] - (x - 0.1 * y2)) < 1e-15
     assert run.ema["y"] == {} and abs(run.ema["x"]["v"][0] - (0.1 * x + 0.9 * run.params["x"]["v"][0])) < 1e-15

@@ -1,12 +1,13 @@
 // o = softmax(scale q k^T + log mask) v for q (N h, L, d), k (N h, S, d), v (N h, S, e), without an L x S matrix:
 // one pass over the keys with a running maximum m, sum l and output, rescaled whenever m grows (online softmax).
-// lse (N h, L), if not null, takes m + log l for the backward pass. A row with nothing to attend to gives 0, lse -inf.
+// stats (N h, L), if not null, takes (m, 1/l) for the backward pass, apart: in m + log l the logarithm would be lost where
+// scores are large. A row with nothing to attend to gives 0 and (-inf, 0).
 // D is the compiled head size, at least d and e; O is T, or float where the backward pass wants o unrounded. Blocks are numbered tile by tile, head after head.
 #include "numbers.cuh"
 #include "attention.cuh"
 #include <mma.h>
 
-#define ATTENTION_PARAMETERS O* o, float* lse, const T* q, const T* k, const T* v, MASK_PARAMETERS, float scale, \
+#define ATTENTION_PARAMETERS O* o, float2* stats, const T* q, const T* k, const T* v, MASK_PARAMETERS, float scale, \
   int heads, int L, int S, int d, int e
 
 // One step of the online softmax: a score joins (m, l); returns the weight it gets, `keep` what the past is scaled by.
@@ -32,8 +33,9 @@ template <class T, class O, int D> __global__ void attention_naive(ATTENTION_PAR
     float p = join(s * scale, m, l, keep);
     for (int c = 0; c < e; ++c) out[c] = out[c] * keep + p * up(v[((long long)b * S + j) * e + c]);
   }
-  for (int c = 0; c < e; ++c) down(&o[((long long)b * L + i) * e + c], l == 0.0f ? 0.0f : out[c] / l);
-  if (lse) lse[(long long)b * L + i] = l == 0.0f ? NEGATIVE_INFINITY : m + logf(l);
+  float inverse = l == 0.0f ? 0.0f : 1.0f / l;
+  for (int c = 0; c < e; ++c) down(&o[((long long)b * L + i) * e + c], out[c] * inverse);
+  if (stats) stats[(long long)b * L + i] = make_float2(m, inverse);
 }
 
 // Tiled: a tile of keys and values in shared memory serves all queries of a block, so global memory gives each of them
@@ -68,8 +70,9 @@ __global__ void __launch_bounds__(128) attention_tiled(ATTENTION_PARAMETERS) {
     }
   }
   if (i >= L) return;
-  store_row<O, D, LANES>(o + ((long long)b * L + i) * e, out[0], l == 0.0f ? 0.0f : 1.0f / l, e, lane);
-  if (lse && lane == 0) lse[(long long)b * L + i] = l == 0.0f ? NEGATIVE_INFINITY : m + logf(l);
+  float inverse = l == 0.0f ? 0.0f : 1.0f / l;
+  store_row<O, D, LANES>(o + ((long long)b * L + i) * e, out[0], inverse, e, lane);
+  if (stats && lane == 0) stats[(long long)b * L + i] = make_float2(m, inverse);
 }
 
 // Best: LANES keys at a time. Their scores are summed so that each lane ends with one of them, so a lane takes one
@@ -121,11 +124,11 @@ __global__ void __launch_bounds__(128, BLOCKS<D>) attention_best(ATTENTION_PARAM
   }
   #pragma unroll
   for (int r = 0; r < QUERIES; ++r) {
-    float total = lanes_sum<LANES>(l[r]);
+    float total = lanes_sum<LANES>(l[r]), inverse = total == 0.0f ? 0.0f : 1.0f / total;
     if (first + r >= L) continue;
     long long row = (long long)b * L + first + r;
-    store_row<O, D, LANES>(o + row * e, out[r], total == 0.0f ? 0.0f : 1.0f / total, e, lane);
-    if (lse && lane == 0) lse[row] = total == 0.0f ? NEGATIVE_INFINITY : m[r] + logf(total);
+    store_row<O, D, LANES>(o + row * e, out[r], inverse, e, lane);
+    if (stats && lane == 0) stats[row] = make_float2(m[r], inverse);
   }
 }
 
@@ -230,7 +233,8 @@ template <class T, class O, int D> __global__ void __launch_bounds__(128) attent
     }
   }
   l += __shfl_xor_sync(0xffffffffu, l, 1);
-  rescale(l == 0.0f ? 0.0f : 1.0f / l);
+  float inverse = l == 0.0f ? 0.0f : 1.0f / l;
+  rescale(inverse);
   #pragma unroll
   for (int c = 0; c < D / 16; ++c) {
     __syncwarp();
@@ -243,5 +247,5 @@ template <class T, class O, int D> __global__ void __launch_bounds__(128) attent
     int inside = i < L ? e - 16 * c - 8 * half_row : 0;
     store_up_to<8>(to, p, inside, e % 8 == 0 && aligned<O, 8>(o));
   }
-  if (lse && i < L && half_row == 0) lse[(long long)b * L + i] = l == 0.0f ? NEGATIVE_INFINITY : m + logf(l);
+  if (stats && i < L && half_row == 0) stats[(long long)b * L + i] = make_float2(m, inverse);
 }

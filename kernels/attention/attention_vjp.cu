@@ -1,10 +1,10 @@
-// The gradients of attention (attention.cu), with P recomputed from lse: delta = rowsum(dy o), dS = P (dy v^T - delta),
+// The gradients of attention (attention.cu), with P = exp(s - m)/l recomputed from stats: delta = rowsum(dy o), dS = P (dy v^T - delta),
 // dq = scale dS k, dk = scale dS^T q, dv = P^T dy. Each output is summed by the threads of one row in a fixed order, so
 // the same input gives the same bits.
 #include "numbers.cuh"
 #include "attention.cuh"
 
-#define VJP_PARAMETERS const T* dy, const T* q, const T* k, const T* v, const float* lse, const float* delta, \
+#define VJP_PARAMETERS const T* dy, const T* q, const T* k, const T* v, const float2* stats, const float* delta, \
   MASK_PARAMETERS, float scale, int heads, int L, int S, int d, int e
 
 // A warp a row.
@@ -17,10 +17,8 @@ template <class T> __global__ void attention_delta(float* delta, const T* dy, co
   if (i < rows && lane == 0) delta[i] = sum;
 }
 
-// P_ij; a row that saw nothing has no weights. NaN stays NaN.
-__device__ __forceinline__ float normalised(float s, float lse) {
-  return lse == NEGATIVE_INFINITY ? 0.0f : expf(s - lse);
-}
+// P_ij from a score and its row's (m, 1/l).
+__device__ __forceinline__ float normalised(float s, float2 of) { return weight(s, of.x) * of.y; }
 
 // Naive: one thread a query, or a key, its sums in local memory and everything else read from global memory.
 template <class T, int D> __global__ void attention_dq_naive(T* dq, VJP_PARAMETERS) {
@@ -34,7 +32,7 @@ template <class T, int D> __global__ void attention_dq_naive(T* dq, VJP_PARAMETE
     float s = 0.0f, dp = 0.0f;
     for (int c = 0; c < d; ++c) s += up(q[row * d + c]) * up(k[((long long)b * S + j) * d + c]);
     for (int c = 0; c < e; ++c) dp += up(dy[row * e + c]) * up(v[((long long)b * S + j) * e + c]);
-    float ds = normalised(s * scale, lse[row]) * (dp - delta[row]) * scale;
+    float ds = normalised(s * scale, stats[row]) * (dp - delta[row]) * scale;
     for (int c = 0; c < d; ++c) sum[c] += ds * up(k[((long long)b * S + j) * d + c]);
   }
   for (int c = 0; c < d; ++c) down(&dq[row * d + c], sum[c]);
@@ -51,7 +49,7 @@ template <class T, int D> __global__ void attention_dkv_naive(T* dk, T* dv, VJP_
     float s = 0.0f, dp = 0.0f;
     for (int c = 0; c < d; ++c) s += up(q[at * d + c]) * up(k[row * d + c]);
     for (int c = 0; c < e; ++c) dp += up(dy[at * e + c]) * up(v[row * e + c]);
-    float p = normalised(s * scale, lse[at]), ds = p * (dp - delta[at]) * scale;
+    float p = normalised(s * scale, stats[at]), ds = p * (dp - delta[at]) * scale;
     for (int c = 0; c < d; ++c) sum_k[c] += ds * up(q[at * d + c]);
     for (int c = 0; c < e; ++c) sum_v[c] += p * up(dy[at * e + c]);
   }
@@ -68,13 +66,14 @@ __global__ void __launch_bounds__(128, BLOCKS<D>) attention_dq_tiled(T* dq, VJP_
   int lane = threadIdx.x % LANES, tiles = (L + ROWS - 1) / ROWS, b = blockIdx.x / tiles;
   int start = blockIdx.x % tiles * ROWS, first = start + threadIdx.x / LANES * R;
   Mask see = MASK(b, heads);
-  float mine[R][D / LANES], dout[R][D / LANES], sum[R][D / LANES] = {}, top[R], mean[R];
+  float mine[R][D / LANES], dout[R][D / LANES], sum[R][D / LANES] = {}, mean[R];
+  float2 of[R];
   #pragma unroll
   for (int r = 0; r < R; ++r) {
     long long row = (long long)b * L + first + r;
     load_row<T, D, LANES>(mine[r], q + row * d, first + r < L, d, lane);
     load_row<T, D, LANES>(dout[r], dy + row * e, first + r < L, e, lane);
-    top[r] = first + r < L ? lse[row] : NEGATIVE_INFINITY;
+    of[r] = first + r < L ? stats[row] : make_float2(0.0f, 0.0f);
     mean[r] = first + r < L ? delta[row] : 0.0f;
   }
   int last = causal ? min(S, start + ROWS) : S;                               // no query of the block sees a later key
@@ -91,14 +90,14 @@ __global__ void __launch_bounds__(128, BLOCKS<D>) attention_dq_tiled(T* dq, VJP_
       for (int r = 0; r < R; ++r) {
         int i = first + r, j = tile + part + lane;
         bool on = i < L && j < S && seen(see, i, j);
-        ds[r] = on ? normalised(p[r] * scale, top[r]) * (ds[r] - mean[r]) * scale : 0.0f;
+        ds[r] = on ? normalised(p[r] * scale, of[r]) * (ds[r] - mean[r]) * scale : 0.0f;
       }
       #pragma unroll 2
       for (int j = 0; j < LANES; ++j) {
-        float of[R];
+        float of_j[R];
         #pragma unroll
-        for (int r = 0; r < R; ++r) of[r] = __shfl_sync(0xffffffffu, ds[r], j, LANES);
-        add<D, LANES>(sum, of, keys + (part + j) * D / 4, lane);
+        for (int r = 0; r < R; ++r) of_j[r] = __shfl_sync(0xffffffffu, ds[r], j, LANES);
+        add<D, LANES>(sum, of_j, keys + (part + j) * D / 4, lane);
       }
     }
   }
@@ -131,22 +130,23 @@ __global__ void __launch_bounds__(128, BLOCKS<D>) attention_dkv_tiled(T* dk, T* 
       scores<D, LANES>(p, key, queries + part * D / 4, lane);
       scores<D, LANES>(ds, value, douts + part * D / 4, lane);
       int i = tile + part + lane;
-      float top = i < L ? lse[(long long)b * L + i] : NEGATIVE_INFINITY, mean = i < L ? delta[(long long)b * L + i] : 0.0f;
+      float2 of = i < L ? stats[(long long)b * L + i] : make_float2(0.0f, 0.0f);
+      float mean = i < L ? delta[(long long)b * L + i] : 0.0f;
       #pragma unroll
       for (int r = 0; r < R; ++r) {
         bool on = i < L && first + r < S && seen(see, i, first + r);
-        p[r] = on ? normalised(p[r] * scale, top) : 0.0f;
+        p[r] = on ? normalised(p[r] * scale, of) : 0.0f;
         ds[r] = on ? p[r] * (ds[r] - mean) * scale : 0.0f;
       }
       #pragma unroll 2
       for (int i = 0; i < LANES; ++i) {
-        float of[R];
+        float of_i[R];
         #pragma unroll
-        for (int r = 0; r < R; ++r) of[r] = __shfl_sync(0xffffffffu, p[r], i, LANES);
-        add<D, LANES>(sum_v, of, douts + (part + i) * D / 4, lane);
+        for (int r = 0; r < R; ++r) of_i[r] = __shfl_sync(0xffffffffu, p[r], i, LANES);
+        add<D, LANES>(sum_v, of_i, douts + (part + i) * D / 4, lane);
         #pragma unroll
-        for (int r = 0; r < R; ++r) of[r] = __shfl_sync(0xffffffffu, ds[r], i, LANES);
-        add<D, LANES>(sum_k, of, queries + (part + i) * D / 4, lane);
+        for (int r = 0; r < R; ++r) of_i[r] = __shfl_sync(0xffffffffu, ds[r], i, LANES);
+        add<D, LANES>(sum_k, of_i, queries + (part + i) * D / 4, lane);
       }
     }
   }

@@ -9,24 +9,8 @@ from numba import int64, prange, types, uint8
 from ..contract import Kernel, register
 from ..gemm import COLUMNS, product
 from ..jit import BOOL, FLOAT, INT, OUT, helper, kernel, scratch, threads
-from ..simd import (
-    WIDTH,
-    address,
-    clear,
-    exp,
-    largest,
-    load,
-    load_first,
-    load_up_to,
-    maximum,
-    put,
-    splat,
-    store,
-    store_up_to,
-    total,
-    transpose,
-    where_less,
-)
+from ..memory import address, clear, load, load_first, load_up_to, put, store, store_up_to, transpose
+from ..simd import WIDTH, exp, largest, maximum, splat, total, where_less
 from ..windows import EDGE
 
 QUERIES, KEYS = 48, 256  # of a block; QUERIES is a multiple of ROWS

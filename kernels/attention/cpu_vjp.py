@@ -9,7 +9,8 @@ from numba import prange
 from ..contract import Kernel, register
 from ..gemm import COLUMNS, product
 from ..jit import BOOL, FLOAT, INT, OUT, helper, kernel, scratch, threads
-from ..simd import WIDTH, address, clear, exp, fma, load, load_first, splat, store, total, where_less
+from ..memory import address, clear, load, load_first, store
+from ..simd import WIDTH, exp, fma, splat, total, where_less
 from ..windows import EDGE
 from .cpu import (
     BYTES,

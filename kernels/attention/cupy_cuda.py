@@ -38,11 +38,11 @@ class _Call:
         self.device.launch(path, f"{name}_{kind}<{instance}>", (blocks(rows, block) * self.n * self.h,), (128,),
                            (*args, *self.shared))
 
-    def forward(self, version, dtype, lse=NULL):
-        """o (N, h, L, e); an array lse is filled."""
+    def forward(self, version, dtype, stats=NULL):
+        """o (N, h, L, e); an array stats (N, h, L, 2) is filled."""
         o = self.device.empty((self.n, self.h, self.queries, self.width), dtype)
         if o.size:
-            self.launch(FORWARD, "attention", version, self.queries, (o, lse, self.q, self.k, self.v))
+            self.launch(FORWARD, "attention", version, self.queries, (o, stats, self.q, self.k, self.v))
         return o
 
 
@@ -52,7 +52,7 @@ def attention(device, q, k, v, mask=None, causal=False, scale=None, version=None
 
 
 def attention_vjp(device, dy, q, k, v, mask=None, causal=False, scale=None, version=None):
-    """refimpl.ops.attention_vjp: forward again for lse, then dq over the keys, dk and dv over the queries."""
+    """refimpl.ops.attention_vjp: forward again for the rows' maxima and sums, then dq over keys, dk and dv over queries."""
     version = version or "best"
     call, dy = _Call(device, q, k, v, mask, causal, scale), device.data("dy", dy)
     dq, dk, dv = (device.empty(a.shape, q.dtype) for a in (q, k, v))
@@ -60,12 +60,11 @@ def attention_vjp(device, dy, q, k, v, mask=None, causal=False, scale=None, vers
         for out in (dq, dk, dv):
             out[...] = 0
         return dq, dk, dv
-    rows = q.shape[:3]
-    lse, delta = device.empty(rows), device.empty(rows)
-    o = call.forward(version, np.float32, lse)  # unrounded, for delta
-    device.launch(BACKWARD, f"attention_delta<{element(q.dtype)}>", (blocks(lse.size, 4),), (128,),
-                  (delta, dy, o, np.int32(lse.size), np.int32(call.width)))
-    given = dy, call.q, call.k, call.v, lse, delta
+    stats, delta = device.empty((*q.shape[:3], 2)), device.empty(q.shape[:3])
+    o = call.forward(version, np.float32, stats)  # unrounded, for delta
+    device.launch(BACKWARD, f"attention_delta<{element(q.dtype)}>", (blocks(delta.size, 4),), (128,),
+                  (delta, dy, o, np.int32(delta.size), np.int32(call.width)))
+    given = dy, call.q, call.k, call.v, stats, delta
     call.launch(BACKWARD, "attention_dq", version, call.queries, (dq, *given))
     call.launch(BACKWARD, "attention_dkv", version, call.keys, (dk, dv, *given))
     return dq, dk, dv

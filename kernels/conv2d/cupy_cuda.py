@@ -138,8 +138,8 @@ FUNCTIONS = [(conv2d, lambda x, w, b=None, *_, **__: _fits(x, w, b)),
              (conv2d_vjp, lambda dy, x, w, b=None, *_, **__: _fits(dy, x, w, b)),
              (conv_transpose2d, lambda x, w, b=None, *_, **__: _fits(x, w, b)),
              (conv_transpose2d_vjp, lambda dy, x, w, b=None, *_, **__: _fits(dy, x, w, b))]
+BACKWARDS = conv2d_vjp, conv_transpose2d, conv_transpose2d_vjp
 VERSIONS = [*(Version(conv2d, v, "direct", FLOATS) for v in ("naive", "tiled", "best")),
             Version(conv2d, "small", "direct"), Version(conv2d, "wmma", "direct", HALVES),
-            *(Version(f, v, "direct") for f in (conv2d_vjp, conv_transpose2d, conv_transpose2d_vjp)
-              for v in ("naive", "tiled", "best")),
-            *(Version(f, "best", "direct", HALVES) for f in (conv2d_vjp, conv_transpose2d, conv_transpose2d_vjp))]
+            *(Version(f, v, "direct") for f in BACKWARDS for v in ("naive", "tiled", "best")),
+            *(Version(f, "best", "direct", HALVES) for f in BACKWARDS)]

@@ -11,7 +11,8 @@ from numba.extending import intrinsic
 
 from ..gemm import COLUMNS, ROWS, odd_lines, panels, product
 from ..jit import IN, INT, OUT, helper, kernel, scratch, threads
-from ..simd import I64, LANES, WIDTH, address, clear, copy, lanes, mul_add, pointer
+from ..memory import address, clear, copy
+from ..simd import I64, LANES, WIDTH, lanes, mul_add, pointer
 from ..windows import EDGE, filters
 
 TILES = 3072  # times channels in and out: a worker's transformed tiles stay in its second cache

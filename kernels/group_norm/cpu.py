@@ -9,7 +9,8 @@ from numba import prange
 from ..arrays import channels_last, flat, order, write
 from ..contract import Kernel, register
 from ..jit import BOOL, FLOAT, IN, INT, OUT, helper, kernel, scratch, threads
-from ..simd import WIDTH, address, fma, load, load_first, load_up_to, sigmoid, splat, store_up_to, total
+from ..memory import address, load, load_first, load_up_to, store_up_to
+from ..simd import WIDTH, fma, sigmoid, splat, total
 
 BLOCK = 32  # vectors summed in a register before they join the total: short chains of additions, small errors
 

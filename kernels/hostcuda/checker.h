@@ -6,10 +6,10 @@
 #include <vector>
 
 namespace {
-// Per `grain` bytes: the last write, and the reads since. A block's number is kept plus one: zero is none, so that fresh
-// memory from calloc is an empty cell. FastTrack's argument makes the last write enough: what races with an earlier one
-// races with it too. Of reads, the warps that made them in this epoch are kept, and while it is a single warp its lanes by
-// clock (two clocks: lanes that synchronise in halves drift apart; a third forgets the oldest).
+// Per `grain` bytes: the last write, and the reads since. A block's number is kept plus one: zero is none, so that
+// memory from calloc is an empty cell. FastTrack's argument makes the last write enough: what races with an earlier
+// one races with it too. Of reads, the warps that made them in this epoch are kept, and while it is a single warp its
+// lanes by clock (two clocks: lanes that synchronise in halves drift apart; a third forgets the oldest).
 struct Cell {
   struct { int block; unsigned epoch, clock; unsigned short tid; bool atomic; pc_t pc; } write;
   struct { int block; unsigned epoch, warps, mask[2], clock[2]; unsigned short tid; pc_t pc; } read;
@@ -77,7 +77,8 @@ bool ordered(int block, int tid, unsigned then, unsigned clock) {
   return tid / 32 == current / 32 && lane_ordered(tid / 32, tid & 31, clock);
 }
 
-[[noreturn]] void race(const char* now, const char* then, int block, int tid, pc_t other, pc_t pc, addr a, const Region& r) {
+[[noreturn]] void race(const char* now, const char* then, int block, int tid, pc_t other, pc_t pc, addr a,
+                       const Region& r) {
   const char* why = block != block_number + 1 ? "the blocks of one launch are not ordered" :
     tid / 32 == current / 32 ? "no __syncwarp or __syncthreads between them" : "no __syncthreads between them";
   fail(pc, other, "race: %s here and %s by thread %d of block %d on byte %ld of %s: %s", now, then, tid, block - 1,
@@ -107,8 +108,11 @@ void outside(addr a, int size, bool write, pc_t pc) {
 }
 
 void touch_read(Cell& c, bool shared, addr a, Region& r, pc_t pc) {
-  if (c.pending) fail(pc, c.write.pc, "read of byte %ld of %s, whose asynchronous copy has not been waited for", (long)(a - r.low), r.name);
-  if (shared && !c.written) fail(pc, nullptr, "read of shared memory that no thread wrote (byte %ld of %s)", (long)(a - r.low), r.name);
+  long byte = (long)(a - r.low);
+  if (c.pending)
+    fail(pc, c.write.pc, "read of byte %ld of %s, whose asynchronous copy has not been waited for", byte, r.name);
+  if (shared && !c.written)
+    fail(pc, nullptr, "read of shared memory that no thread wrote (byte %ld of %s)", byte, r.name);
   if (c.write.block && !ordered(c.write.block, c.write.tid, c.write.epoch, c.write.clock))
     race("read", "write", c.write.block, c.write.tid, c.write.pc, pc, a, r);
   unsigned bit = 1u << (current & 31), warp = 1u << (current / 32), clock = threads[current].clock;
@@ -119,7 +123,8 @@ void touch_read(Cell& c, bool shared, addr a, Region& r, pc_t pc) {
     return;
   }
   if (set.warps == warp) {
-    int k = set.clock[0] == clock ? 0 : set.clock[1] == clock ? 1 : !set.mask[1] || (set.mask[0] && set.clock[1] < set.clock[0]);
+    bool older = !set.mask[1] || (set.mask[0] && set.clock[1] < set.clock[0]);
+    int k = set.clock[0] == clock ? 0 : set.clock[1] == clock ? 1 : older;
     if (set.clock[k] != clock) set.mask[k] = 0, set.clock[k] = clock;
     set.mask[k] |= bit; set.mask[!k] &= ~bit;
   }
@@ -128,10 +133,14 @@ void touch_read(Cell& c, bool shared, addr a, Region& r, pc_t pc) {
 
 void touch_write(Cell& c, bool shared, bool atomic, addr a, Region& r, pc_t pc) {
   const char* verb = atomic ? "atomic" : "write";
-  if (c.pending) fail(pc, c.write.pc, "write to byte %ld of %s, whose asynchronous copy has not been waited for", (long)(a - r.low), r.name);
-  if (shared && atomic && !c.written) fail(pc, nullptr, "atomic on shared memory that no thread wrote (byte %ld of %s)", (long)(a - r.low), r.name);
-  if (c.write.block && !(atomic && c.write.atomic) && !ordered(c.write.block, c.write.tid, c.write.epoch, c.write.clock))
-    race(verb, c.write.atomic ? "atomic" : "write", c.write.block, c.write.tid, c.write.pc, pc, a, r);
+  long byte = (long)(a - r.low);
+  if (c.pending)
+    fail(pc, c.write.pc, "write to byte %ld of %s, whose asynchronous copy has not been waited for", byte, r.name);
+  if (shared && atomic && !c.written)
+    fail(pc, nullptr, "atomic on shared memory that no thread wrote (byte %ld of %s)", byte, r.name);
+  const auto& last = c.write;
+  if (last.block && !(atomic && last.atomic) && !ordered(last.block, last.tid, last.epoch, last.clock))
+    race(verb, last.atomic ? "atomic" : "write", last.block, last.tid, last.pc, pc, a, r);
   if (c.foreign.block) race(verb, "read", c.foreign.block, c.foreign.tid, c.foreign.pc, pc, a, r);
   const auto& set = c.read; int warp = current / 32;
   if (set.block && set.block != block_number + 1) race(verb, "read", set.block, set.tid, set.pc, pc, a, r);
@@ -140,10 +149,11 @@ void touch_write(Cell& c, bool shared, bool atomic, addr a, Region& r, pc_t pc) 
       int tid = set.tid / 32 != warp ? set.tid : __builtin_ctz(others) * 32;
       race(verb, "read", set.block, tid, set.pc, pc, a, r);
     }
-    for (int k = 0; k < 2; ++k) for (unsigned lanes = set.mask[k] & ~(1u << (current & 31)); lanes; lanes &= lanes - 1) {
-      int lane = __builtin_ctz(lanes);
-      if (!lane_ordered(warp, lane, set.clock[k])) race(verb, "read", set.block, warp * 32 + lane, set.pc, pc, a, r);
-    }
+    for (int k = 0; k < 2; ++k)
+      for (unsigned lanes = set.mask[k] & ~(1u << (current & 31)); lanes; lanes &= lanes - 1) {
+        int lane = __builtin_ctz(lanes);
+        if (!lane_ordered(warp, lane, set.clock[k])) race(verb, "read", set.block, warp * 32 + lane, set.pc, pc, a, r);
+      }
   }
   if (!atomic) c.read = {}, c.foreign = {};                     // they are ordered before this write
   c.write = {block_number + 1, epoch, threads[current].clock, (unsigned short)current, atomic, pc};
@@ -154,25 +164,30 @@ enum Mode { READ, WRITE, ATOMIC };
 
 void check(addr a, int size, Mode mode, pc_t pc) {
   if (!checking || !in_block) return;
-  bool write = mode != READ;
+  bool write = mode != READ; const char* verb = write ? "write" : "read";
   if (a - (addr)stacks < stacks_bytes) {                        // local memory
     int owner = (int)((a - (addr)stacks) / STACK);
     if (owner == current) return;
-    fail(pc, nullptr, "%s of thread %d's local memory, which no other thread can reach", write ? "write" : "read", owner);
+    fail(pc, nullptr, "%s of thread %d's local memory, which no other thread can reach", verb, owner);
   }
   Busy inside;
   Region* r = region_of(a);
   if (!r) return outside(a, size, write, pc);
   if (a + size > r->high)
-    fail(pc, nullptr, "%s of %d bytes reaches %ld bytes past the end of %s", write ? "write" : "read", size, (long)(a + size - r->high), r->name);
-  if (a % size) fail(pc, nullptr, "misaligned %s of %d bytes at an address that is %ld mod %d", write ? "write" : "read", size, (long)(a % size), size);
-  if (r->constant) { if (write) fail(pc, nullptr, "write through a pointer to const, or to read-only memory: %s", r->name); return; }
+    fail(pc, nullptr, "%s of %d bytes reaches %ld bytes past the end of %s", verb, size, (long)(a + size - r->high),
+         r->name);
+  if (a % size)
+    fail(pc, nullptr, "misaligned %s of %d bytes at an address that is %ld mod %d", verb, size, (long)(a % size), size);
+  if (r->constant && write)
+    fail(pc, nullptr, "write through a pointer to const, or to read-only memory: %s", r->name);
+  if (r->constant) return;
   unsigned narrow = (a | size) & 1 ? 1 : (a | size) & 2 ? 2 : 4;
   if (narrow < r->grain) refine(*r, narrow);
   for (addr at = a; at < a + size; at += r->grain) {
     Cell& c = r->cell(at);
     if (r->shared && c.owner != block_number + 1) { c = Cell(); c.owner = block_number + 1; }   // a new block's memory
-    if (write) touch_write(c, r->shared, mode == ATOMIC, at, *r, pc); else touch_read(c, r->shared, at, *r, pc);
+    if (write) touch_write(c, r->shared, mode == ATOMIC, at, *r, pc);
+    else touch_read(c, r->shared, at, *r, pc);
   }
 }
 

@@ -15,7 +15,8 @@ void conclude(int base, unsigned mask, int meeting) {
   for (unsigned left = mask; left; left &= left - 1) {
     int l = __builtin_ctz(left); Thread& t = threads[base + l];
     got[l] = meeting == EXCHANGE ? threads[base + t.lane].value : ballot;
-    if (meeting == GATHER) for (int j = 0; j < 32; ++j) memcpy((char*)t.all + j * t.bytes, threads[base + j].data, t.bytes);
+    for (int j = 0; j < 32 && meeting == GATHER; ++j)
+      memcpy((char*)t.all + j * t.bytes, threads[base + j].data, t.bytes);
   }
   for (unsigned left = mask; left; left &= left - 1) {
     Thread& t = threads[base + __builtin_ctz(left)];
@@ -33,7 +34,9 @@ void synchronise(int base, unsigned mask) {
     for (unsigned left = mask; left; left &= left - 1) threads[base + __builtin_ctz(left)].clock = top + 1;
     return;
   }
-  for (unsigned left = mask; left; left &= left - 1) { int l = __builtin_ctz(left); known[w][l][l] = threads[base + l].clock++; }
+  for (unsigned left = mask; left; left &= left - 1) {
+    int l = __builtin_ctz(left); known[w][l][l] = threads[base + l].clock++;
+  }
   for (int j = 0; j < 32; ++j) {
     unsigned best = 0;
     for (unsigned left = mask; left; left &= left - 1) best = std::max(best, known[w][__builtin_ctz(left)][j]);
@@ -41,7 +44,7 @@ void synchronise(int base, unsigned mask) {
   }
 }
 
-// Lets the lanes of a mask go if all have come; those that have ended are not waited for. False: some are still to come.
+// Lets the lanes of a mask go if all have come; those that have ended are not waited for. False: some have not come.
 bool complete(int base, unsigned mask) {
   int w = base / 32, first = -1; unsigned live = mask & present[w];
   if (!live || (live & ~waiting[w])) return false;
@@ -54,8 +57,8 @@ bool complete(int base, unsigned mask) {
       live >> t.lane & 1 ? nullptr : base + t.lane < count ? "has ended" : "the block does not have";
     if (!wrong) continue;
     current = base + l;
-    if (*wrong == 'm') report(t.where, threads[first].where, "warp synchronisation with mask %#x here meets lane %d at another "
-                              "one with mask %#x", t.mask, first & 31, threads[first].mask);
+    if (*wrong == 'm') report(t.where, threads[first].where, "warp synchronisation with mask %#x here meets lane %d at "
+                              "another one with mask %#x", t.mask, first & 31, threads[first].mask);
     else if (t.meeting == GATHER) report(t.where, nullptr, "%s", wrong);
     else report(t.where, nullptr, "shuffle from lane %d, which %s", t.lane, wrong);
     return true;
@@ -100,7 +103,8 @@ void hc_warp_sync(unsigned mask) { meet(mask, SYNC, CALLER); }
 
 unsigned long hc_warp_exchange(unsigned mask, unsigned long value, int lane) {
   Thread& me = threads[current];
-  if (checking && !(mask >> lane & 1)) fail(CALLER, nullptr, "shuffle from lane %d, which mask %#x does not name", lane, mask);
+  if (checking && !(mask >> lane & 1))
+    fail(CALLER, nullptr, "shuffle from lane %d, which mask %#x does not name", lane, mask);
   me.value = value; me.lane = lane;
   meet(mask, EXCHANGE, CALLER);
   return me.value;
@@ -127,7 +131,8 @@ int hc_barrier(int vote, int how) {
 void hc_async_copy(void* to, const void* from, unsigned size, unsigned zeros) {
   pc_t pc = CALLER;
   unsigned got = size - std::min(zeros, size);
-  if (size != 4 && size != 8 && size != 16) fail(pc, nullptr, "an asynchronous copy is of 4, 8 or 16 bytes, not %u", size);
+  if (size != 4 && size != 8 && size != 16)
+    fail(pc, nullptr, "an asynchronous copy is of 4, 8 or 16 bytes, not %u", size);
   if ((addr)from % size) fail(pc, nullptr, "misaligned source of an asynchronous copy of %u bytes", size);
   check_range(from, got, READ, pc);
   check((addr)to, (int)size, WRITE, pc);

@@ -9,8 +9,8 @@ inline unsigned short hc_to_bfloat(float f) {          // round to nearest, ties
 }
 inline float hc_from_bfloat(unsigned short b) { return __builtin_bit_cast(float, (unsigned)b << 16); }
 
-// Constructors would be convenient, but g++ then guards shared arrays in templates; `raw` is a struct so that __half(x),
-// which CUDA has, does not compile to something else here.
+// Constructors would be convenient, but g++ then guards shared arrays in templates; `raw` is a struct so that
+// __half(x), which CUDA has, does not compile to something else here.
 struct hc_raw { unsigned short u; };
 #define HC_HALF(NAME, TO, FROM) \
   struct NAME { hc_raw raw; operator float() const { return FROM(raw.u); } }; \
@@ -58,7 +58,8 @@ inline float2 __half22float2(__half2 h) { return {h.x, h.y}; }
 inline __half2 __floats2half2_rn(float a, float b) { return {__float2half(a), __float2half(b)}; }
 inline __half2 __float22half2_rn(float2 f) { return __floats2half2_rn(f.x, f.y); }
 inline __half2 __halves2half2(__half a, __half b) { return {a, b}; }
-inline __half2 __half2half2(__half a) { return {a, a}; } inline __half2 __float2half2_rn(float f) { return __floats2half2_rn(f, f); }
+inline __half2 __half2half2(__half a) { return {a, a}; }
+inline __half2 __float2half2_rn(float f) { return __floats2half2_rn(f, f); }
 inline float __low2float(__half2 h) { return h.x; } inline float __high2float(__half2 h) { return h.y; }
 inline __half __low2half(__half2 h) { return h.x; } inline __half __high2half(__half2 h) { return h.y; }
 inline __half2 __hadd2(__half2 a, __half2 b) { return {a.x + b.x, a.y + b.y}; }

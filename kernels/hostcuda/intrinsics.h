@@ -9,7 +9,8 @@
 #define HC_DECLARE2(F) double F(double, double); float F##f(float, float);
 extern "C" {
 HC_MATH(HC_DECLARE) HC_MATH2(HC_DECLARE2)
-float fmaf(float, float, float); double fma(double, double, double); float ldexpf(float, int); double ldexp(double, int);
+float fmaf(float, float, float); double fma(double, double, double);
+float ldexpf(float, int); double ldexp(double, int);
 long lrintf(float); long lrint(double); void sincosf(float, float*, float*); void sincos(double, double*, double*);
 }
 #define HC_OVERLOAD(F) inline float F(float x) { return F##f(x); }
@@ -43,7 +44,8 @@ inline float __expf(float x) { return expf(x); } inline float __exp10f(float x) 
 inline float __logf(float x) { return logf(x); } inline float __log2f(float x) { return log2f(x); }
 inline float __log10f(float x) { return log10f(x); } inline float __powf(float x, float y) { return powf(x, y); }
 inline float __sinf(float x) { return sinf(x); } inline float __cosf(float x) { return cosf(x); }
-inline float __tanf(float x) { return tanf(x); } inline void __sincosf(float x, float* s, float* c) { sincosf(x, s, c); }
+inline float __tanf(float x) { return tanf(x); }
+inline void __sincosf(float x, float* s, float* c) { sincosf(x, s, c); }
 inline float __saturatef(float x) { return x > 0.0f ? (x < 1.0f ? x : 1.0f) : 0.0f; }
 inline float __frsqrt_rn(float x) { return (float)(1.0 / sqrt((double)x)); }
 
@@ -51,7 +53,8 @@ inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
 inline float __fadd_rn(float a, float b) { return a + b; } inline float __fsub_rn(float a, float b) { return a - b; }
 inline float __fmul_rn(float a, float b) { return a * b; } inline float __fdiv_rn(float a, float b) { return a / b; }
 inline float __frcp_rn(float x) { return 1.0f / x; } inline float __fsqrt_rn(float x) { return sqrtf(x); }
-inline double __dadd_rn(double a, double b) { return a + b; } inline double __dmul_rn(double a, double b) { return a * b; }
+inline double __dadd_rn(double a, double b) { return a + b; }
+inline double __dmul_rn(double a, double b) { return a * b; }
 
 // A float outside of the integer's range is clamped and NaN gives 0, as on the device; C++ leaves it undefined.
 template <class To> inline To hc_saturate(double v) {

@@ -1,4 +1,7 @@
 """A Numba CUDA kernel on the CPU model: compiled to PTX without a driver, then executed by ptx.py."""
+from types import SimpleNamespace
+from unittest import mock
+
 import numpy as np
 
 from .build import HostCudaError
@@ -16,7 +19,11 @@ def compile_ptx(kernel, signature, cc=(8, 0)):
         raise HostCudaError("numba is not installed") from None
     if getattr(cuda, "implementation", "") != "NVIDIA":  # Numba's own target answers to the same name
         raise HostCudaError("numba-cuda is not installed: pip install 'refimpl-diffusion-gan[cuda-check]'")
-    ptx, _ = cuda.compile_ptx(getattr(kernel, "py_func", kernel), signature, cc=cc, lineinfo=True)
+    from numba.cuda import dispatcher
+
+    # A device function that the kernel calls is compiled for the current device: there is none, so it is the target.
+    with mock.patch.object(dispatcher, "get_current_device", lambda: SimpleNamespace(compute_capability=cc)):
+        ptx, _ = cuda.compile_ptx(getattr(kernel, "py_func", kernel), signature, cc=cc, lineinfo=True)
     target = f".target sm_{cc[0]}{cc[1]}"
     if target not in ptx:
         raise HostCudaError(f"Numba compiled for another target than {target}")

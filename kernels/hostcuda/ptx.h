@@ -18,7 +18,8 @@ template <class T> constexpr bool real = std::is_floating_point<T>::value;
 template <class T> using unsigned_of = typename std::make_unsigned<T>::type;
 
 // Parameters are the launch's own memory, which the checker need not know: read out of its sight.
-template <class T> __attribute__((no_sanitize("thread"), noinline)) T parameter(unsigned char** all, int i, int offset) {
+template <class T> __attribute__((no_sanitize("thread"), noinline))
+T parameter(unsigned char** all, int i, int offset) {
   T t; __builtin_memcpy(&t, all[i] + offset, sizeof(T)); return t; }
 
 // The 32-bit window of shared memory, relative to the static arrays.
@@ -60,16 +61,18 @@ template <> struct half_type<float16> { static constexpr bool value = true; };
 template <> struct half_type<bfloat16> { static constexpr bool value = true; };
 template <class T> constexpr bool number = (std::is_same<T, float>::value || std::is_same<T, double>::value ||
                                             half_type<T>::value);
-HC_IF(number<T>) T ptx_add(T a, T b) { if constexpr (half_type<T>::value) return (T)((float)a + (float)b); else return a + b; }
-HC_IF(number<T>) T ptx_sub(T a, T b) { if constexpr (half_type<T>::value) return (T)((float)a - (float)b); else return a - b; }
-HC_IF(number<T>) T ptx_mul(T a, T b) { if constexpr (half_type<T>::value) return (T)((float)a * (float)b); else return a * b; }
+template <class T> using wide_of = typename std::conditional<half_type<T>::value, float, T>::type;
+HC_IF(number<T>) T ptx_add(T a, T b) { return (T)((wide_of<T>)a + (wide_of<T>)b); }
+HC_IF(number<T>) T ptx_sub(T a, T b) { return (T)((wide_of<T>)a - (wide_of<T>)b); }
+HC_IF(number<T>) T ptx_mul(T a, T b) { return (T)((wide_of<T>)a * (wide_of<T>)b); }
 HC_IF(number<T>) T ptx_div(T a, T b) { return a / b; }
 HC_IF(number<T>) T ptx_fma(T a, T b, T c) {
   if constexpr (half_type<T>::value) return (T)hc_odd((double)(float)a * (float)b, (double)(float)c);
   else return fma(a, b, c); }
 // of zeros of either sign, minus is less
-HC_IF(number<T>) T ptx_min(T a, T b) { return a != a ? b : b != b ? a : b < a || (b == a && __builtin_signbit((float)b)) ? b : a; }
-HC_IF(number<T>) T ptx_max(T a, T b) { return a != a ? b : b != b ? a : b > a || (b == a && __builtin_signbit((float)a)) ? b : a; }
+HC_IF(number<T>) bool less(T a, T b) { return a < b || (a == b && __builtin_signbit((float)a)); }
+HC_IF(number<T>) T ptx_min(T a, T b) { return a != a ? b : b != b ? a : less(b, a) ? b : a; }
+HC_IF(number<T>) T ptx_max(T a, T b) { return a != a ? b : b != b ? a : less(a, b) ? b : a; }
 HC_IF(number<T>) T ptx_min_nan(T a, T b) { return a != a ? a : b != b ? b : ptx_min(a, b); }
 HC_IF(number<T>) T ptx_max_nan(T a, T b) { return a != a ? a : b != b ? b : ptx_max(a, b); }
 HC_IF(real<T>) T ptx_neg(T a) { return -a; }
@@ -92,7 +95,8 @@ HC_FREE float16 ptx_ex2(float16 a) { return exp2f(a); } HC_FREE float16 ptx_tanh
 #define HC_PAIR2(F) template <class T> HC_FREE pair<T> F(pair<T> a, pair<T> b) { return {F(a.x, b.x), F(a.y, b.y)}; }
 HC_PAIR1(ptx_neg) HC_PAIR1(ptx_abs) HC_PAIR2(ptx_add) HC_PAIR2(ptx_sub) HC_PAIR2(ptx_mul) HC_PAIR2(ptx_min)
 HC_PAIR2(ptx_max) HC_PAIR2(ptx_min_nan) HC_PAIR2(ptx_max_nan)
-template <class T> HC_FREE pair<T> ptx_fma(pair<T> a, pair<T> b, pair<T> c) { return {ptx_fma(a.x, b.x, c.x), ptx_fma(a.y, b.y, c.y)}; }
+template <class T> HC_FREE pair<T> ptx_fma(pair<T> a, pair<T> b, pair<T> c) {
+  return {ptx_fma(a.x, b.x, c.x), ptx_fma(a.y, b.y, c.y)}; }
 
 // Directed rounding by the processor's own; volatile keeps the compiler from computing it elsewhere.
 enum { TOWARD_ZERO = FE_TOWARDZERO, DOWNWARD = FE_DOWNWARD, UPWARD = FE_UPWARD };
@@ -104,7 +108,8 @@ HC_DIRECTED(add_in, T a HC_COMMA T b, volatile T x = a HC_COMMA y = b, x + y)
 HC_DIRECTED(sub_in, T a HC_COMMA T b, volatile T x = a HC_COMMA y = b, x - y)
 HC_DIRECTED(mul_in, T a HC_COMMA T b, volatile T x = a HC_COMMA y = b, x * y)
 HC_DIRECTED(div_in, T a HC_COMMA T b, volatile T x = a HC_COMMA y = b, x / y)
-HC_DIRECTED(fma_in, T a HC_COMMA T b HC_COMMA T c, volatile T x = a HC_COMMA y = b HC_COMMA z = c, fma((T)x, (T)y, (T)z))
+HC_DIRECTED(fma_in, T a HC_COMMA T b HC_COMMA T c, volatile T x = a HC_COMMA y = b HC_COMMA z = c,
+            fma((T)x, (T)y, (T)z))
 HC_DIRECTED(sqrt_in, T a, volatile T x = a, sqrt((T)x))
 HC_DIRECTED(rcp_in, T a, volatile T x = a, 1 / x)
 template <class To, class From> __attribute__((noinline, no_sanitize("thread"))) To convert_in(int mode, From v) {
@@ -120,7 +125,8 @@ template <class To, class From> HC_FREE To clamped(From v) {
 template <class T> HC_FREE T ptx_shl(T a, unsigned n) { return n >= sizeof(T) * 8 ? (T)0 : (T)(a << n); }
 template <class T> HC_FREE T ptx_shr(T a, unsigned n) { return n >= sizeof(T) * 8 ? (T)(a < 0 ? -1 : 0) : (T)(a >> n); }
 template <class T> HC_FREE unsigned ptx_popc(T a) { return __builtin_popcountl((unsigned_of<T>)a); }
-template <class T> HC_FREE unsigned ptx_clz(T a) { return a ? __builtin_clzl((unsigned_of<T>)a) - (64 - sizeof(T) * 8) : sizeof(T) * 8; }
+template <class T> HC_FREE unsigned ptx_clz(T a) {
+  return a ? __builtin_clzl((unsigned_of<T>)a) - (64 - sizeof(T) * 8) : sizeof(T) * 8; }
 template <class T> HC_FREE unsigned ptx_bfind(T a) {                     // the top bit that is not the sign
   unsigned_of<T> u = a < 0 ? ~a : a; return u ? sizeof(T) * 8 - 1 - ptx_clz(u) : ~0u; }
 template <class T> HC_FREE unsigned ptx_bfind_shift(T a) {

@@ -54,13 +54,16 @@ void release_block() {
 // Nobody can run: which barrier was not reached by all?
 void stuck() {
   int at_barrier = -1, at_warp = -1, done = -1;
-  for (int t = count - 1; t >= 0; --t) (threads[t].state == AT_BARRIER ? at_barrier : threads[t].state == AT_WARP ? at_warp : done) = t;
+  for (int t = count - 1; t >= 0; --t) {
+    State s = threads[t].state;
+    (s == AT_BARRIER ? at_barrier : s == AT_WARP ? at_warp : done) = t;
+  }
   if (at_barrier >= 0) {
     current = at_barrier;
     pc_t pc = threads[at_barrier].where;
-    if (at_warp >= 0) report(pc, threads[at_warp].where, "__syncthreads reached by some threads only: thread %d waits at a warp synchronisation", at_warp);
-    else report(pc, nullptr, "__syncthreads reached by some threads only: thread %d has ended without it", done);
-    return;
+    const char* rest = at_warp >= 0 ? "waits at a warp synchronisation" : "has ended without it";
+    return report(pc, at_warp >= 0 ? threads[at_warp].where : nullptr,
+                  "__syncthreads reached by some threads only: thread %d %s", at_warp >= 0 ? at_warp : done, rest);
   }
   const Thread& t = threads[current = at_warp];
   for (unsigned left = t.mask & waiting[at_warp / 32]; left; left &= left - 1) {
@@ -77,7 +80,10 @@ void run_block(const std::vector<int>& order) {
   for (int t = 0; t < count; ++t) start(t);
   alive = count; epoch = 1;
   int warps = (count + 31) / 32;
-  for (int w = 0; w < warps; ++w) { waiting[w] = all_known[w] = 0; present[w] = count - 32 * w >= 32 ? ~0u : (1u << (count - 32 * w)) - 1; }
+  for (int w = 0; w < warps; ++w) {
+    waiting[w] = all_known[w] = 0;
+    present[w] = count - 32 * w >= 32 ? ~0u : (1u << (count - 32 * w)) - 1;
+  }
   if (checking) memset(known, 0, warps * sizeof known[0]);
   for (auto& r : regions) if (r.shared) memset((void*)r.low, 0xff, r.high - r.low);      // NaN in every float type
   while (alive) {
@@ -108,7 +114,8 @@ void on_tick(int) {
 }
 // The processor refuses: a stack that overflows, a wild pointer or a division by zero in unchecked code.
 void on_fault(int number) {
-  const char* what = number == SIGFPE ? "division by zero" : "access to memory that does not exist, or overflow of a thread's stack";
+  const char* what = number == SIGFPE ? "division by zero" :
+    "access to memory that does not exist, or overflow of a thread's stack";
   if (in_block && !busy) fail(nullptr, nullptr, "%s", what);
   signal(number, SIG_DFL);
 }
@@ -121,8 +128,9 @@ struct Signals {
     struct sigaction tick = {}, fault = {};
     alternate = malloc(1 << 16);
     stack_t ours = {}; ours.ss_sp = alternate; ours.ss_size = 1 << 16; sigaltstack(&ours, &old_stack);
-    tick.sa_handler = on_tick; tick.sa_flags = SA_NODEFER | SA_RESTART; sigaction(SIGURG, &tick, &old_tick);   // SIGURG: one
-    fault.sa_handler = on_fault; fault.sa_flags = SA_NODEFER | SA_ONSTACK;        // that comes late is ignored by default
+    tick.sa_handler = on_tick; tick.sa_flags = SA_NODEFER | SA_RESTART;
+    sigaction(SIGURG, &tick, &old_tick);                         // SIGURG: one that comes late is ignored by default
+    fault.sa_handler = on_fault; fault.sa_flags = SA_NODEFER | SA_ONSTACK;
     for (int i = 0; i < 4; ++i) sigaction(FAULTS[i], &fault, &old_fault[i]);
     struct sigevent event = {}; event.sigev_notify = SIGEV_THREAD_ID; event.sigev_signo = SIGURG;
     event._sigev_un._tid = (pid_t)syscall(SYS_gettid);
@@ -169,22 +177,26 @@ int hc_printf(const char* format, ...) {
 TSAN(1) TSAN(2) TSAN(4) TSAN(8) TSAN(16)
 void __tsan_read_range(void* p, unsigned long n) { check_range(p, n, READ, CALLER); }
 void __tsan_write_range(void* p, unsigned long n) { check_range(p, n, WRITE, CALLER); }
-void* __tsan_memcpy(void* d, const void* s, unsigned long n) { check_range(s, n, READ, CALLER); check_range(d, n, WRITE, CALLER); return memcpy(d, s, n); }
-void* __tsan_memmove(void* d, const void* s, unsigned long n) { check_range(s, n, READ, CALLER); check_range(d, n, WRITE, CALLER); return memmove(d, s, n); }
+#define COPY(NAME) void* __tsan_##NAME(void* d, const void* s, unsigned long n) { \
+  check_range(s, n, READ, CALLER); check_range(d, n, WRITE, CALLER); return NAME(d, s, n); }
+COPY(memcpy) COPY(memmove)
 void* __tsan_memset(void* d, int v, unsigned long n) { check_range(d, n, WRITE, CALLER); return memset(d, v, n); }
 void __tsan_init() {} void __tsan_func_entry(void*) {} void __tsan_func_exit() {}
 void __tsan_vptr_update(void**, void*) {} void __tsan_vptr_read(void**) {}
 
 #define UBSAN(NAME, ...) void __ubsan_handle_##NAME(void*, ...) { fail(CALLER, nullptr, __VA_ARGS__); }
-UBSAN(add_overflow, "signed integer overflow in an addition") UBSAN(sub_overflow, "signed integer overflow in a subtraction")
-UBSAN(mul_overflow, "signed integer overflow in a multiplication") UBSAN(negate_overflow, "signed integer overflow in a negation")
+UBSAN(add_overflow, "signed integer overflow in an addition")
+UBSAN(sub_overflow, "signed integer overflow in a subtraction")
+UBSAN(mul_overflow, "signed integer overflow in a multiplication")
+UBSAN(negate_overflow, "signed integer overflow in a negation")
 UBSAN(divrem_overflow, "division by zero, or of the least integer by -1")
 UBSAN(shift_out_of_bounds, "shift by a negative or too large amount")
 UBSAN(out_of_bounds, "index outside an array")
 // Also where the compiler has cut a wide access into narrow ones, which check() alone would find aligned.
 struct Mismatch { const char* file; unsigned line, column; void* type; unsigned char log_alignment; };
 void __ubsan_handle_type_mismatch_v1(Mismatch* m, addr a) {
-  fail(CALLER, nullptr, "misaligned access: an address that is %ld mod %d", (long)(a % (1 << m->log_alignment)), 1 << m->log_alignment);
+  int size = 1 << m->log_alignment;
+  fail(CALLER, nullptr, "misaligned access: an address that is %ld mod %d", (long)(a % size), size);
 }
 
 void hc_trace(const void* p, int bytes, int write, int site) {
@@ -193,7 +205,8 @@ void hc_trace(const void* p, int bytes, int write, int site) {
   Region* r = region_of((addr)p);
   bool shared = r && r->shared;
   unsigned char flags = (write ? 1 : 0) | (shared ? 2 : 0) | (!r ? 4 : 0);
-  traced.push_back({site, current / 32, block_number, occurrences[key]++, (addr)p, (short)(current & 31), (unsigned char)bytes, flags});
+  traced.push_back({site, current / 32, block_number, occurrences[key]++, (addr)p, (short)(current & 31),
+                    (unsigned char)bytes, flags});
 }
 long hc_traced(void* to) {                                      // copies and forgets; with null says how many
   if (to) { memcpy(to, traced.data(), traced.size() * sizeof(Traced)); traced.clear(); occurrences.clear(); return 0; }
@@ -204,7 +217,8 @@ const char* hc_error() { return message; }
 // where[]: offsets in this library of the failing and of the other access (-1: none), then thread and block
 void hc_where(long* where) {
   Dl_info info; addr base = dladdr((void*)hc_error, &info) ? (addr)info.dli_fbase : 0;
-  where[0] = error_pc ? (long)((addr)error_pc - base - 1) : -1; where[1] = other_pc ? (long)((addr)other_pc - base - 1) : -1;
+  where[0] = error_pc ? (long)((addr)error_pc - base - 1) : -1;
+  where[1] = other_pc ? (long)((addr)other_pc - base - 1) : -1;
   where[2] = error_thread; where[3] = error_block;
 }
 
@@ -217,8 +231,10 @@ int hc_launch(void (*call)(void**), void** args, const unsigned* grid, const uns
   entry = call; entry_args = args;
   find_segments();
   if (!room_for_stacks()) return 1;
-  for (const long* r = rows; r < rows + 5 * n; r += 5) add_region(r[0], r[1], r[2], r[3], names[(r - rows) / 5], (unsigned)r[4]);
-  if (shared_bytes) add_region((addr)dynamic_shared, (addr)dynamic_shared + shared_bytes, false, true, "the launch's dynamic shared memory", 4);
+  for (const long* r = rows; r < rows + 5 * n; r += 5)
+    add_region(r[0], r[1], r[2], r[3], names[(r - rows) / 5], (unsigned)r[4]);
+  addr room = (addr)dynamic_shared;
+  if (shared_bytes) add_region(room, room + shared_bytes, false, true, "the launch's dynamic shared memory", 4);
   long blocks = (long)grid[0] * grid[1] * grid[2];
   std::vector<int> threads_order(count);
   std::vector<long> shuffled(order == 2 ? blocks : 0);
@@ -231,7 +247,8 @@ int hc_launch(void (*call)(void**), void** args, const unsigned* grid, const uns
     for (long i = 0; i < blocks && !failed; ++i) {
       long b = order == 2 ? shuffled[i] : order == 1 ? blocks - 1 - i : i;
       block_number = (int)b;
-      block_idx = {(unsigned)(b % grid[0]), (unsigned)(b / grid[0] % grid[1]), (unsigned)(b / ((long)grid[0] * grid[1]))};
+      long above = b / grid[0];
+      block_idx = {(unsigned)(b % grid[0]), (unsigned)(above % grid[1]), (unsigned)(above / grid[1])};
       if (order == 2) std::shuffle(threads_order.begin(), threads_order.end(), random);
       run_block(threads_order);
     }

@@ -5,8 +5,9 @@ from numba import int64, prange, uint64
 from ..arrays import NONE, flat, write
 from ..contract import Kernel, register
 from ..jit import IN, INT, OUT, helper, kernel, scratch, threads
+from ..memory import address, load_up_to, store_up_to
 from ..philox import BLOCKS, WORDS, normals
-from ..simd import WIDTH, address, clip, fma, load_up_to, splat, store_up_to
+from ..simd import WIDTH, clip, fma, splat
 
 _W, _A, _B, _LO, _HI, _CX, _C0, _CE, _SIGMA, _CH = range(10)  # columns of a sample's coefficients
 

@@ -1,0 +1,70 @@
+"""Every version of every CUDA kernel against its contract on the CPU model, checked, in every order of threads."""
+import importlib.util
+import os
+import shutil
+
+import pytest
+
+from kernels import cuda, cupy
+from kernels.contract import Kernel
+from kernels.hostcuda.module import ORDERS
+from kernels.report import entry, explain
+from kernels.verify import verify
+from kernels.versions import judged
+
+THOROUGH = os.environ.get("REFIMPL_PROFILE") == "thorough"
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the CPU model of CUDA needs g++")
+NUMBA = importlib.util.find_spec("numba_cuda") is not None
+
+# Each head size that is compiled is a module of its own, so the quick profile keeps to one of each kind; odd ones are
+# padded to the next.
+HEADS = {} if THOROUGH else {"attention": {"head": 13}, "attention_vjp": {"head": 13}}
+# What is tried first: float32 in every version, half types where they take a path of their own.
+QUICK_HALVES = {("conv2d", "wmma"), ("attention", "wmma"), ("attention_vjp", "best")}
+
+
+def versions(module):
+    """(version, dtype) of a backend's kernels, in the profile that runs."""
+    return [(v, dtype) for m in module.MODULES for v in m.VERSIONS for dtype in v.dtypes
+            if THOROUGH or dtype == "float32" or (dtype == "float16" and (v.function.__name__, v.name) in QUICK_HALVES)]
+
+
+def label(value):
+    return value if isinstance(value, str) else f"{value.function.__name__}-{value.name}"
+
+
+def check(backend, place, version, dtype, order, examples):
+    where = version.where | HEADS.get(version.function.__name__, {})
+    kernel = Kernel(version.function.__name__, backend, version.algorithm, judged(version, place(order=order), dtype),
+                    "float32", dtype, version.chain, raw=False, where=where, version=version.name)
+    verdict = verify(kernel, examples, seed=ORDERS.index(order))
+    assert verdict.passed, f"in {order} order: " + explain(entry(verdict))
+    assert not verdict.refused
+    assert verdict.share < 1
+
+
+@pytest.mark.parametrize("version, dtype", versions(cupy), ids=label)
+def test_cuda_cpp(version, dtype):
+    for order in ORDERS:
+        check("cupy:host", cuda.host, version, dtype, order, 100 if THOROUGH else 2)
+
+
+def twins():
+    from kernels import numba_cuda
+
+    return versions(numba_cuda)
+
+
+# Numba takes about a second to compile a kernel, so the quick profile tries one of each kind.
+TWINS = {"conv2d", "attention", "group_norm", "q_sample"}
+
+
+@pytest.mark.skipif(not NUMBA, reason="numba-cuda is not installed: extra cuda-check")
+@pytest.mark.parametrize("version, dtype", twins() if NUMBA else [], ids=label)
+def test_numba(version, dtype):
+    from kernels import twins
+
+    if not THOROUGH and version.function.__name__ not in TWINS:
+        pytest.skip("only in the thorough profile")
+    for order in ORDERS:
+        check("numba_cuda:host", twins.host, version, dtype, order, 100 if THOROUGH else 2)
