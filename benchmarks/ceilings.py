@@ -1,48 +1,81 @@
-"""What this machine can do at most, measured beside the kernels: memory, matrix products, noise."""
-from functools import cache
-
+"""What this machine can do at most, measured beside the kernels: memory, multiply-adds, matrix products, noise."""
 import numpy as np
+from numba import prange, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from kernels.jit import INT, OUT, kernel, scratch, threads
+from kernels.memory import address, load, store
+from kernels.philox import BLOCKS, WORDS, normals
+from kernels.simd import REGISTERS, WIDTH, fma, mul_add, splat
+
+CHAINS = REGISTERS - 4  # sums that wait for no other: enough to hide a multiply-add's latency
+ZERO = np.uint64(0)
+LENGTH = 1 << 16  # multiply-adds of each chain in a call: about a tenth of a millisecond
 
 
-@cache
-def _triad():
-    import numba
+@intrinsic
+def _chains(typing, v, length):
+    """CHAINS sums s = v s + v, length times, in registers."""
+    def code(context, builder, sig, args):
+        v, length = args
+        sums = [cgutils.alloca_once_value(builder, v) for _ in range(CHAINS)]
+        with cgutils.for_range(builder, length):
+            for s in sums:
+                builder.store(mul_add(builder, v, builder.load(s), v), s)
+        last = builder.load(sums[0])
+        for s in sums[1:]:
+            last = builder.fadd(last, builder.load(s))
+        return last
+    return v(v, types.int64), code
 
-    @numba.njit(parallel=True, fastmath={"contract"})
-    def triad(a, b, c, s):
-        for i in numba.prange(a.size):
-            a[i] = b[i] + s * c[i]
 
-    return triad
+@kernel((OUT, INT, INT))
+def _multiply_adds(out, length, workers):
+    for worker in prange(workers):
+        store(address(out) + 4 * WIDTH * worker, _chains(splat(np.float32(0.5)), length))
+
+
+@kernel((OUT, OUT, OUT, INT))
+def _triad(a, b, c, workers):
+    runs = a.size // WIDTH
+    for worker in prange(workers):
+        for i in range(runs * worker // workers, runs * (worker + 1) // workers):
+            at = 4 * WIDTH * i
+            store(address(a) + at, fma(splat(np.float32(0.5)), load(address(c) + at), load(address(b) + at)))
+
+
+@kernel((OUT, types.uint64[::1], INT, INT))
+def _noise(buffers, words, chunks, workers):
+    for worker in prange(workers):
+        for chunk in range(chunks * worker // workers, chunks * (worker + 1) // workers):
+            normals(buffers[worker * WORDS:(worker + 1) * WORDS], words[worker * WORDS:(worker + 1) * WORDS],
+                    chunk * BLOCKS, BLOCKS, ZERO, ZERO, ZERO, ZERO)
 
 
 def triad(nbytes):
     """A parallel triad a = b + s c that moves nbytes, and the bytes it moves."""
-    n = max(nbytes // 12, 1024)
+    n = max(nbytes // 12, 1024) // WIDTH * WIDTH
     a, b, c = (np.ones(n, np.float32) for _ in range(3))
-    f = _triad()
-    return (lambda: f(a, b, c, np.float32(0.5))), 12 * n
+    return (lambda: _triad(a, b, c, threads())), 12 * n
 
 
-def product(nbytes):
-    """A square float32 matrix product of about that footprint (at least 256, at most 1024), and its flops."""
-    n = int(np.clip(np.sqrt(nbytes / 12), 256, 1024)) // 16 * 16
+def multiply_adds():
+    """Multiply-adds in registers on every thread, no memory at all, and their flops: no kernel can do more."""
+    out = scratch(threads() * WIDTH)
+    return (lambda: _multiply_adds(out, LENGTH, threads())), 2 * LENGTH * CHAINS * WIDTH * threads()
+
+
+def product(n=1024):
+    """NumPy's product of two square float32 matrices, and its flops: what a library reaches of the multiply-adds."""
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((2, n, n), dtype=np.float32)
     out = np.empty_like(a)
     return (lambda: np.matmul(a, b, out=out)), 2 * n**3
 
 
-def noise(numbers, backend):
-    """The backend's own noise of that many numbers and nothing else: q_sample of zeros in cache-sized samples."""
-    size = min(numbers, 1 << 16) // 4 * 4 or 4
-    samples = max(1, numbers // size)
-    x = np.zeros((1, size), np.float32)
-    index = np.arange(1)
-
-    def draw():
-        for k in range(samples):
-            backend.q_sample(x, 0.0, 1.0, (1, index, k))
-
-    return draw, size * samples
-
+def noise(numbers):
+    """Normal numbers of Philox and Box-Muller into the first cache and no further, and how many."""
+    chunks = -(-numbers // WORDS)
+    buffers, words = scratch(threads() * WORDS), scratch(threads() * WORDS, np.uint64)
+    return (lambda: _noise(buffers, words, chunks, threads())), chunks * WORDS

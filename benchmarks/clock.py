@@ -4,6 +4,8 @@ import time
 import numpy as np
 
 LEAST = 2e-3  # seconds a sample lasts at least: shorter calls are repeated
+REST = 1e-2  # seconds before a sample: another library's idle threads spin for a while and would share the cores
+WAKE = 1e-2  # seconds of calls before a sample: the own threads wake on one core and take a while to spread
 
 
 def interleaved(functions, rounds, watch=None):
@@ -13,7 +15,9 @@ def interleaved(functions, rounds, watch=None):
     """
     names, repeats = list(functions), {}
     for name in names:
-        functions[name]()  # compiles, and fills the caches
+        functions[name]()  # compiles
+        time.sleep(REST)
+        functions[name]()
         started = time.perf_counter()
         functions[name]()
         repeats[name] = max(1, int(np.ceil(LEAST / max(time.perf_counter() - started, 1e-9))))
@@ -21,6 +25,10 @@ def interleaved(functions, rounds, watch=None):
     for k in range(rounds):
         for name in names[k % len(names):] + names[:k % len(names)]:
             f, n = functions[name], repeats[name]
+            time.sleep(REST)
+            started = time.perf_counter()
+            while time.perf_counter() - started < WAKE:
+                f()
             started = time.perf_counter()
             for _ in range(n):
                 f()

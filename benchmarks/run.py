@@ -57,14 +57,13 @@ def rows(operations, providers, preset, rounds, say, watch=None):
         shares = {name: verified(name, work, f) for name, f in functions.items()}
         moved = contract.bytes(work.case.args, work.case.options)
         triad, triad_bytes = ceilings.triad(moved)
-        product, product_flops = ceilings.product(moved)
-        limits = {"triad": triad, "product": product}
+        peak, peak_flops = ceilings.multiply_adds()
+        limits = {"triad": triad, "multiply-adds": peak}
         if work.noise:
-            from kernels import backend
-            limits["noise"], numbers = ceilings.noise(work.noise, backend("cpu" if "cpu" in ready else "reference"))
+            limits["noise"], numbers = ceilings.noise(work.noise)
         samples = clock.interleaved(functions | limits, rounds)
         bandwidth = triad_bytes / np.median(samples["triad"])
-        rate = product_flops / np.median(samples["product"])
+        rate = peak_flops / np.median(samples["multiply-adds"])
         drawing = work.noise / (numbers / np.median(samples["noise"])) if work.noise else 0.0
         for name in functions:
             key = algorithm(name, work)
@@ -77,7 +76,7 @@ def rows(operations, providers, preset, rounds, say, watch=None):
                    "ceiling": floor / time, "share_of_bound": shares[name],
                    "bound_by": by,
                    "bandwidth": bandwidth, "rate": rate, "samples": samples[name].tolist(),
-                   "machine_samples": samples["product" if by == "arithmetic" else "triad"].tolist()}
+                   "machine_samples": samples["multiply-adds" if by == "arithmetic" else "triad"].tolist()}
             for other in ("reference", "torch", "torch-compiled"):
                 if other in functions and other != name:
                     row[f"vs_{other}"] = clock.ratio(samples[other], samples[name])
