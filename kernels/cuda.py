@@ -71,7 +71,7 @@ THREADS = 256  # a block of an element-wise kernel
 QUADS = {"vector": 1, "best": 2}  # blocks of four elements a thread of the sampling step
 
 SHARED = 48 << 10  # bytes of shared memory a block may ask for everywhere
-CHUNK = 8192       # floats of a group a block, where a group is too large for shared memory
+CHUNK = 8192       # floats of a sum a block, where a sum crosses blocks; a multiple of 4
 
 
 def group_threads(size):
@@ -117,13 +117,14 @@ def blocks(size, each):
 
 
 class Device(NamedTuple):
-    """A place to run: its name, "gpu" or "host", its array module, its number of multiprocessors, and find(path, name)
-    -> a kernel that takes CuPy's (grid, block, args, shared_mem=0)."""
+    """A place to run: its name, "gpu" or "host", its array module, its number of multiprocessors, find(path, name) -> a
+    kernel that takes CuPy's (grid, block, args, shared_mem=0), and how many floats of a sum a block takes at most."""
 
     name: str
     xp: object
     processors: int
     find: object
+    chunk: int = CHUNK
 
     def product(self, version, rows, columns):
         """The version of a product to run: the one asked for, or for None the one with the larger tiles that still gives

@@ -16,7 +16,7 @@ from .contract import Kernel, contracts, register
 
 FLOATS = ("float32", "float16", "bfloat16")
 HALVES = FLOATS[1:]
-HOST = {"signal", "noise", "lo", "hi"}  # arguments that are coefficients, numbers or one per sample
+HOST = {"signal", "noise", "lo", "hi", "t"}  # arguments that are coefficients or times, numbers or one per sample
 
 
 class Version(NamedTuple):

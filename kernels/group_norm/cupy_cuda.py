@@ -4,7 +4,7 @@ import math
 import numpy as np
 
 from kernels import fits
-from kernels.cuda import CHUNK, SHARED, THREADS, blocks, group_chain, group_threads
+from kernels.cuda import SHARED, THREADS, blocks, group_chain, group_threads
 from kernels.versions import Version
 
 FORWARD, BACKWARD = "group_norm/group_norm.cu", "group_norm/group_norm_vjp.cu"
@@ -24,7 +24,7 @@ def _launch(device, path, name, version, groups, arrays, args):
         *args, *map(np.int32, (n_groups, groups, size, pixels))), shared)
 
 
-def _fits(x, groups, room):
+def _in_shared(x, groups, room):
     """Whether `room` arrays of a group's size fit a block's shared memory, beside what else is there."""
     return 4 * x[0].size // groups * room <= SHARED - 256
 
@@ -32,11 +32,11 @@ def _fits(x, groups, room):
 def _two_launches(device, y, x, g, b, groups, numbers):
     """For groups of any size: the statistics of chunks, then every chunk normalises itself."""
     pixels, size = math.prod(x.shape[2:]), x[0].size // groups
-    grid = x.shape[0] * groups, blocks(size, CHUNK)
+    grid = x.shape[0] * groups, blocks(size, device.chunk)
     partial = device.empty((*grid, 2))
-    device.launch(FORWARD, "group_norm_partial", grid, (THREADS,), (partial, x, np.int32(size), np.int32(CHUNK)))
+    device.launch(FORWARD, "group_norm_partial", grid, (THREADS,), (partial, x, np.int32(size), np.int32(device.chunk)))
     device.launch(FORWARD, "group_norm_apply", grid, (THREADS,), (
-        y, x, g, b, partial, *numbers, *map(np.int32, (groups, size, pixels, CHUNK))))
+        y, x, g, b, partial, *numbers, *map(np.int32, (groups, size, pixels, device.chunk))))
 
 
 def group_norm(device, x, gamma, beta, groups, stabiliser=1e-5, silu=False, version=None):
@@ -44,7 +44,7 @@ def group_norm(device, x, gamma, beta, groups, stabiliser=1e-5, silu=False, vers
     x, g, b = (device.data(n, a) for n, a in (("x", x), ("gamma", gamma), ("beta", beta)))
     y = device.empty(x.shape)
     if x.size:
-        version = version or ("best" if _fits(x, groups, 1) else "partial")
+        version = version or ("best" if _in_shared(x, groups, 1) else "partial")
         numbers = np.float32(stabiliser), np.int32(silu)
         if version == "partial":
             _two_launches(device, y, x, g, b, groups, numbers)
@@ -59,7 +59,7 @@ def group_norm_vjp(device, dy, x, gamma, beta, groups, stabiliser=1e-5, silu=Fal
     n, c = x.shape[:2]
     dx, sums, total = device.empty(x.shape), device.empty((2, n, c)), device.empty((2, c))
     if x.size:
-        version = version or ("best" if _fits(x, groups, 2) else "tiled")
+        version = version or ("best" if _in_shared(x, groups, 2) else "tiled")
         _launch(device, BACKWARD, "group_norm_vjp", version, groups, (dx, dy, x), (
             dx, sums[0], sums[1], dy, x, g, b, np.float32(stabiliser), np.int32(silu)))
         device.launch(BACKWARD, "group_norm_vjp_sum", (blocks(c, 128),), (128,), (
@@ -77,5 +77,6 @@ def _fits(x, gamma, beta, groups, dy=None):
 FUNCTIONS = [(group_norm, lambda x, gamma, beta, groups, *_, **__: _fits(x, gamma, beta, groups)),
              (group_norm_vjp, lambda dy, x, gamma, beta, groups, *_, **__: _fits(x, gamma, beta, groups, dy))]
 VERSIONS = [Version(group_norm, "naive", "two_pass"),
-            *(Version(group_norm, v, "two_pass", chain=group_chain) for v in ("tiled", "best", "partial")),
+            *(Version(group_norm, v, "two_pass", chain=group_chain) for v in ("tiled", "best")),
+            Version(group_norm, "partial", "two_pass", chain=lambda size: group_chain(size) + 14),  # the chunks' own tree
             *(Version(group_norm_vjp, v, "two_pass") for v in ("naive", "tiled", "best"))]

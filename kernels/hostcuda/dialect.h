@@ -60,6 +60,7 @@ void hc_async_copy(void* shared, const void* global, unsigned bytes, unsigned ze
 void hc_async_commit();
 void hc_async_wait(int pending);
 void hc_trap(const char* why) __attribute__((noreturn));
+void hc_launch_bounds(long most);
 int hc_printf(const char*, ...);
 void* memcpy(void*, const void*, size_t); void* memset(void*, int, size_t);
 }

@@ -161,6 +161,10 @@ Index hc_block_dim() { return block_dim; }
 Index hc_grid_dim() { return grid_dim; }
 void* hc_dynamic_shared() { return dynamic_shared; }
 void hc_trap(const char* why) { fail(CALLER, nullptr, "%s", why); }
+void hc_launch_bounds(long most) {
+  if (count > most)
+    fail(CALLER, nullptr, "compiled for blocks of at most %ld threads (__launch_bounds__), got %d", most, count);
+}
 void hc_atomic(const void* p, int bytes) { check((addr)p, bytes, ATOMIC, CALLER); }
 int hc_printf(const char* format, ...) {
   Busy inside;

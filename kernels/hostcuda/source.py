@@ -9,12 +9,14 @@ STANDARD = "cstdint|cmath|cstdio|cassert|cstddef"
 BOUNDS = r"(?:__launch_bounds__\s*\(([^()]*(?:\([^()]*\)[^()]*)*)\)\s*)?"
 KERNEL = re.compile(r"(template\s*<[^;{]*?>\s*)?(?:(?:extern\s+\"C\"|static|inline)\s+)*__global__\s+" + BOUNDS +
                     r"(?:static\s+)?void\s+" + BOUNDS + r"(\w+)\s*\(")
+FIRST = re.compile(r"((?:[^,()<]|\([^()]*\)|<[^<>]*>)+)(?:,.*)?", re.DOTALL)
 DYNAMIC = re.compile(r"extern\s+__shared__\s+(?:(?:__align__|alignas)\s*\([^)]*\)\s*)?([\w:\s]+?)\s+(\w+)\s*"
                      r"\[\s*\]((?:\s*\[[^\]]*\])*)\s*;")
 
 
 def prepare(code, name, name_expressions, options=()):
     """C++ with our dialect before it and the kernels' calls after it, the kernels' names in order, their launch bounds."""
+    code = bounded(code)
     plain = without_comments(code)
     kernels = {}
     for m in KERNEL.finditer(plain):
@@ -33,6 +35,19 @@ def prepare(code, name, name_expressions, options=()):
     bounds = [kernels.get(re.match(r"[\w:]*?(\w*)\s*(<|$)", n)[1], (1024,))[0] for n in names]
     defines = "".join(f"#define {o[2:].strip().replace('=', ' ', 1)}\n" for o in options if o.startswith("-D"))
     return f'#include "dialect.h"\n{defines}#line 1 "{name}"\n{code}\n#line 1 "launcher"\n{exports}\n', names, bounds
+
+
+def bounded(code):
+    """Launch bounds that are no plain number, so known only where a template's arguments are: looked at by the kernel."""
+    plain = without_comments(code)
+    for m in reversed(list(KERNEL.finditer(plain))):
+        first, at, depth = FIRST.fullmatch(m[2] or m[3] or ""), m.end(), 1
+        while depth and at < len(plain):
+            depth += {"(": 1, ")": -1}.get(plain[at], 0)
+            at += 1
+        if first and not first[1].strip().isdigit() and (body := re.compile(r"\s*\{").match(plain, at)):
+            code = f"{code[:body.end()]} hc_launch_bounds({first[1]});{code[body.end():]}"
+    return code
 
 
 def without_comments(code):

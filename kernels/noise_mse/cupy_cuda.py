@@ -26,10 +26,10 @@ def noise_mse(device, e, z, version=None):
     if n and version == "naive":
         device.launch(FILE, "noise_mse_naive", (blocks(n, THREADS),), (THREADS,), (loss, e, *_noise(device, z, e)))
     elif n:
-        chunks = blocks(size, CHUNK)
+        chunks = blocks(size, device.chunk)
         shares = device.empty((n, chunks))
         device.launch(FILE, "noise_mse_shares", (n, chunks), (THREADS,), (
-            shares, e, np.int32(CHUNK), *_noise(device, z, e)))
+            shares, e, np.int32(device.chunk), *_noise(device, z, e)))
         device.launch(FILE, "noise_mse_sum", (blocks(n, 32),), (32,), (loss, shares, *map(np.int32, (chunks, n, size))))
     return loss
 
