@@ -56,6 +56,11 @@ def cache_folder():
     return str(folder)
 
 
+def compiled_before():
+    """Whether kernels of these sources have been compiled on this machine."""
+    return any(Path(cache_folder()).rglob("*.nbi"))
+
+
 def _processor():
     """The features to compile for: the host's, with 512-bit vectors where it has them, unless the user has chosen.
 

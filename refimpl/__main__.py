@@ -28,7 +28,7 @@ def main(argv=None):
     """Run a command. A user's mistake is one sentence on stderr and exit status 1; wrong usage is 2; Ctrl-C is 130."""
     args = parser().parse_args(argv)
     if getattr(args, "device", None):
-        args.backend = f"{args.backend or 'reference'}:{args.device}"
+        args.backend = f"{args.backend or 'cpu'}:{args.device}"
     try:
         return args.run(args) or 0
     except KeyboardInterrupt as stop:

@@ -62,6 +62,23 @@ def draw(system, run, n, key, ops, labels=None, **options):
     return train.carried(system.sample(params, state, n, key, ops, labels, **options), ops, "to_host")
 
 
+def computer(name=None):
+    """(name, operations) of a backend: the one named, else cpu, or the reference where that cannot be used."""
+    try:
+        ops = train.backend(name or "cpu")
+    except ImportError as error:
+        if name:
+            raise
+        say(f"the reference computes: {error}")
+        return "reference", train.backend("reference")
+    if name in (None, "cpu"):
+        from kernels.jit import compiled_before
+
+        if not compiled_before():
+            say("compiling the cpu backend's kernels as they are needed: once on this machine, about half a minute in all")
+    return name or "cpu", ops
+
+
 def start(folder, name, spec, seed, changes, ops, backend_name="reference", **settings):
     """Train a system from its beginning in a folder that holds no run yet. Returns its data, System and Run.
 
@@ -116,13 +133,13 @@ def run_train(args):
         folder = args.resume
         changes = {k: v for k, v in (("steps", args.steps), ("backend", args.backend)) if v is not None}
         name = opened(folder)[0]["backend"] if args.backend is None else args.backend
-        _, system, run = resume(folder, train.backend(name), **changes)
+        _, system, run = resume(folder, computer(name)[1], **changes)
     else:
         require(args.system, f"name a system to train, one of {', '.join(systems.SYSTEMS)}, or a run to --resume")
-        name, spec = args.backend or "reference", args.data or "digits"
+        (name, ops), spec = computer(args.backend), args.data or "digits"
         folder = args.out or f"runs/{args.system}-{Path(spec).name}"
         changes = assignments(args.set) | {k: v for k in ("steps", "batch") if (v := getattr(args, k)) is not None}
-        _, system, run = start(folder, args.system, spec, args.seed or 0, changes, train.backend(name), name,
+        _, system, run = start(folder, args.system, spec, args.seed or 0, changes, ops, name,
                                checkpoint_every=args.checkpoint_every, preview_every=args.preview_every)
     last = {player: float(np.mean(losses[-50:])) for player, losses in run.history.items() if len(losses)}
     if args.json:
@@ -159,7 +176,7 @@ def run_sample(args):
     if out.suffix == ".png":
         pictures.require_packages()
     checkpoint.folder(out.parent)
-    x = draw(system, run, args.n, fold(args.seed, train.SAMPLE), train.backend(args.backend), labels,
+    x = draw(system, run, args.n, fold(args.seed, train.SAMPLE), computer(args.backend)[1], labels,
              **sampling_options(args))
     if out.suffix == ".png":
         content = pictures.grid(x, labels)
@@ -188,7 +205,7 @@ def run_score(args):
         sets = [(x[:n], labels if labels is None else labels[:n])]
     else:
         _, data, system, run = opened(args.samples)
-        ops, labels = train.backend(args.backend), in_turn(system, score.count(data))
+        ops, labels = computer(args.backend)[1], in_turn(system, score.count(data))
         sets = []
         for seed in range(args.seed, args.seed + args.seeds):
             say(f"drawing {score.count(data)} samples with seed {seed}")

@@ -103,7 +103,8 @@ def add_parser(subparsers):
 def run(args):
     """Entry of the command."""
     began = time.perf_counter()
-    figures = demo(args.out, train.backend(args.backend), args.backend, args.seed, args.steps, args.sampling_steps,
+    name, ops = commands.computer(args.backend)
+    figures = demo(args.out, ops, name, args.seed, args.steps, args.sampling_steps,
                    args.seeds)
     minutes = (time.perf_counter() - began) / 60
     if args.json:

@@ -54,7 +54,7 @@ def add_parsers(subparsers):
     p.add_argument("--checkpoint-every", type=count, default=100, metavar="N", help="steps between checkpoints")
     p.add_argument("--preview-every", type=count, default=200, metavar="N", help="steps between pictures, 0 for none")
     p.add_argument("--seed", type=key, help="what all randomness follows from; default 0")
-    add_backend(p, None)
+    add_backend(p)
     p.add_argument("--json", action="store_true", help="print the final figures as JSON")
     p.set_defaults(run=commands.run_train)
 
@@ -95,9 +95,9 @@ def add_parsers(subparsers):
     p.set_defaults(run=commands.run_systems)
 
 
-def add_backend(p, default="reference"):
+def add_backend(p):
     """The options --backend and --device of a command."""
-    p.add_argument("--backend", default=default, help="who computes: reference (default), cpu, numba_cuda or cupy")
+    p.add_argument("--backend", help="who computes: cpu (default where Numba works), reference, numba_cuda or cupy")
     p.add_argument("--device", choices=("gpu", "host"), help="where numba_cuda and cupy run: gpu (default), or host, a "
                    "CPU model of one")
 

@@ -53,7 +53,7 @@ def _opened(args, what):
     require(out.suffix == ".png", f"--out must end in .png, got {out}")
     pictures.require_packages()
     checkpoint.folder(out.parent)
-    return data, system, train.averaged(run), run.state, train.backend(args.backend), out
+    return data, system, train.averaged(run), run.state, commands.computer(args.backend)[1], out
 
 
 def _finish(args, out, content, figures, text):

@@ -255,3 +255,21 @@ def test_demo_from_end_to_end(tmp_path, capsys, monkeypatch):
     assert "step 1 of 1" not in err and (folder / "samples.png").read_bytes() == before
     assert json.loads(out)["figures"]["w=0.5"]["agreement"] < 0.5
     assert "holds another run" in refused(capsys, *arguments, "--seed", "1")
+
+
+def test_the_reference_computes_where_the_cpu_backend_cannot(monkeypatch, capsys):
+    from refimpl import commands, ops, train
+
+    assert commands.computer()[0] == "cpu" and commands.computer("reference") == ("reference", ops)
+    real = train.backend
+
+    def without_numba(name):
+        if name == "cpu":
+            raise ImportError("backend 'cpu' cannot be used here: No module named 'numba'")
+        return real(name)
+
+    monkeypatch.setattr(train, "backend", without_numba)
+    assert commands.computer() == ("reference", ops)
+    assert "the reference computes: backend 'cpu' cannot be used here" in capsys.readouterr().err
+    with pytest.raises(ImportError):
+        commands.computer("cpu")
