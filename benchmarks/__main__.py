@@ -35,6 +35,9 @@ def parser():
                             description="Compare two files of `run --json`. The exit status is 1 when a row is slower.")
     c.add_argument("before")
     c.add_argument("after")
+    t = commands.add_parser("table", help="a run's file as a Markdown table", description="Print the rows of a file of "
+                            "`run --json` as a Markdown table.")
+    t.add_argument("file")
     quality.add_parser(commands)
     return top
 
@@ -77,8 +80,8 @@ def run_run(args, console, errors):
         rows += networks.rows(providers, max(3, args.rounds // 2), say)
     faults = [s for r in rows if "ceiling" in r and (s := run.above_ceiling(r))]
     console.print(table(rows))
-    console.print("x ref, x torch: how many times faster. ceiling: the time that this machine's triad, product or\n"
-                  "noise would take for the same bytes, flops and numbers, over the time taken.", markup=False)
+    console.print("x ref, x torch: how many times faster. ceiling: the time that this machine's best triad,\n"
+                  "multiply-adds in registers or noise would take for as many bytes, flops or numbers, over the time taken.", markup=False)
     if args.json:
         document = {"format": compare.FORMAT, "version": compare.VERSION, "machine": machine(), "preset": args.preset,
                     "rows": rows}
@@ -89,6 +92,24 @@ def run_run(args, console, errors):
     for fault in faults:
         errors.print(fault, markup=False, soft_wrap=True)
     return 1 if faults else 0
+
+
+def markdown(document):
+    """A run as a Markdown table, one line a workload: times, share of the ceiling, and how many times faster."""
+    machine = document["machine"]
+    lines = [f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads. Milliseconds; in brackets "
+             f"the share of the machine's ceiling.", "", "| operation | sizes | reference | cpu | PyTorch | cpu is faster "
+             "than PyTorch (95 %) |", "|---|---|---|---|---|---|"]
+    found = {}
+    for row in document["rows"]:
+        found.setdefault((row["operation"], row["sizes"]), {})[row["provider"]] = row
+    for (operation, sizes), by in found.items():
+        share = lambda r: f" ({100 * r['ceiling']:.0f} %)" if "ceiling" in r else ""
+        times = [f"{1e3 * by[p]['seconds']:.3g}{share(by[p])}" if p in by else "" for p in ("reference", "cpu", "torch")]
+        ratio = by.get("cpu", {}).get("vs_torch")
+        lines.append(f"| {operation} | {sizes} | {' | '.join(times)} | " + ("{:.2f} ({:.2f}-{:.2f})".format(*ratio) if ratio
+                                                                         else "") + " |")
+    return "\n".join(lines)
 
 
 def run_compare(args, console):
@@ -110,6 +131,9 @@ def main(argv=None):
     try:
         if args.command == "quality":
             return quality.run(args.names, console, args.json)
+        if args.command == "table":
+            print(markdown(compare.load(args.file)))
+            return 0
         return run_run(args, console, errors) if args.command == "run" else run_compare(args, console)
     except (ValueError, ImportError, run.Refused, OSError) as error:
         errors.print(f"benchmarks: {error}", markup=False, soft_wrap=True)

@@ -4,8 +4,6 @@ from pathlib import Path
 
 import numpy as np
 
-from . import clock
-
 FORMAT, VERSION = "benchmarks", 1
 SAME = 0.03  # a change smaller than this is none
 
@@ -52,10 +50,3 @@ def compared(before, after):
     if not found:
         raise ValueError("the two runs have no row in common")
     return found
-
-
-def confirmed(functions, rounds=15):
-    """Whether b takes longer than a beyond doubt, the two timed in interleaved rounds."""
-    samples = clock.interleaved(functions, rounds)
-    _, low, _ = clock.ratio(samples["b"], samples["a"])
-    return low > 1 + SAME

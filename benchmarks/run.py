@@ -62,9 +62,9 @@ def rows(operations, providers, preset, rounds, say, watch=None):
         if work.noise:
             limits["noise"], numbers = ceilings.noise(work.noise)
         samples = clock.interleaved(functions | limits, rounds)
-        bandwidth = triad_bytes / np.median(samples["triad"])
-        rate = peak_flops / np.median(samples["multiply-adds"])
-        drawing = work.noise / (numbers / np.median(samples["noise"])) if work.noise else 0.0
+        bandwidth = triad_bytes / np.min(samples["triad"])  # the best of the rounds: a ceiling is what can be reached
+        rate = peak_flops / np.min(samples["multiply-adds"])
+        drawing = work.noise / (numbers / np.min(samples["noise"])) if work.noise else 0.0
         for name in functions:
             key = algorithm(name, work)
             floor = max(moved / bandwidth, flops_done(work, key) / rate, drawing)

@@ -248,7 +248,7 @@ def sampler_step(x, e_c, e_u=None, w=1.0, *, a, b, lo=None, hi=None, c_x=0.0, c_
             and _coefficient_fits(low, x) and _coefficient_fits(high, x) and not np.any(np.greater(low, high))
             and (sigma == 0 or (z is not None and _noise_fits(z, x)))):
         return ops.sampler_step(x, e_c, e_u, w, **options)
-    out = np.empty(x.shape, np.float32), np.empty(x.shape, np.float32)
+    out = tuple(np.empty((2, *x.shape), np.float32))  # as one block, which malloc gives back to us and not to the system
     sampler_step_cpu.sampler_step(out, x, e_c, e_u, w, **options)
     return out
 

@@ -64,3 +64,10 @@ def test_the_cuda_example_raises_what_the_readme_says():
     names = {}
     exec(with_barrier, names)
     assert (names["y"] == names["x"][::-1]).all()
+
+
+def test_the_table_of_times_is_the_committed_run():
+    from benchmarks import compare
+    from benchmarks.__main__ import markdown
+
+    assert markdown(compare.load(ROOT / "docs/speed.json")) in TEXT
