@@ -32,6 +32,20 @@ def _group_norm(x, gamma, beta, groups, stabiliser, silu):
     return F.silu(F.group_norm(x, groups, gamma, beta, stabiliser))
 
 
+def _batch_norm(x, gamma, beta, mean, var, train, momentum, stabiliser):
+    mean, var = mean.detach().clone(), var.detach().clone()  # which it updates where they lie
+    return F.batch_norm(x, mean, var, gamma, beta, train, momentum, stabiliser), mean, var
+
+
+def _modulated_conv2d(x, w, style, padding, demodulate, stabiliser):
+    n, i, *image = x.shape
+    own = w * style[:, None, :, None, None]  # (N, O, I, R, S): a sample's own weights, as groups of one convolution
+    if demodulate:
+        own = own * (own.square().sum((2, 3, 4), keepdim=True) + stabiliser).rsqrt()
+    y = F.conv2d(x.reshape(1, n * i, *image), own.reshape(-1, *w.shape[1:]), padding=padding, groups=n)
+    return y.reshape(n, -1, *y.shape[2:])
+
+
 def _sampler_step(x, e, _, w, a, b, lo, hi, c_x, c_0, z, sigma, **absent):
     x0 = (a * x + b * e).clamp(lo, hi)
     x_s = c_x * x + c_0 * x0
@@ -45,7 +59,8 @@ def _q_sample(x0, signal, noise, z):
 
 
 FORWARD = {"conv2d": _conv2d, "conv2d_vjp": _conv2d_vjp, "conv_transpose2d": _conv_transpose2d, "attention": _attention,
-           "group_norm": _group_norm, "sampler_step": _sampler_step, "q_sample": _q_sample}
+           "group_norm": _group_norm, "batch_norm": _batch_norm, "modulated_conv2d": _modulated_conv2d,
+           "sampler_step": _sampler_step, "q_sample": _q_sample}
 
 
 def _backward(operation, args, options):
@@ -55,6 +70,8 @@ def _backward(operation, args, options):
     remaining = iter(wanted)
     inputs = [next(remaining) if isinstance(a, torch.Tensor) else a for a in rest]
     y = FORWARD[operation.removesuffix("_vjp")](*inputs, **options)
+    if operation == "batch_norm_vjp":  # running statistics are no path for gradients
+        y, wanted = y[0], wanted[:3]
     return lambda: torch.autograd.grad(y, wanted, dy, retain_graph=True)
 
 

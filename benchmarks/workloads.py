@@ -21,6 +21,10 @@ CONVOLUTIONS = {  # samples, channels in and out, side, kernel, stride: the U-Ne
     "large": [(8, 128, 128, 64, 3, 1), (8, 256, 256, 32, 3, 1)]}
 ATTENTIONS = {"small": [(8, 8, 64, 32)], "medium": [(8, 4, 256, 64), (2, 8, 1024, 64)], "large": [(1, 8, 4096, 64)]}
 NORMS = {"small": [(128, 32, 8, 8)], "medium": [(8, 64, 32, 8)], "large": [(8, 128, 64, 32)]}
+BATCH_NORMS = {  # samples, channels, side: DCGAN's on the digits, and in the middle of its 64 x 64 networks
+    "small": [(128, 64, 4)], "medium": [(64, 128, 16)], "large": [(128, 128, 32)]}
+STYLED = {  # samples, channels in and out, side: StyleGAN2's
+    "small": [(32, 32, 32, 8)], "medium": [(8, 64, 64, 32)], "large": [(4, 256, 256, 32)]}
 STEPS = {"small": [(64, 1, 8)], "medium": [(8, 3, 256)], "large": [(32, 3, 512)]}
 PRESETS = tuple(CONVOLUTIONS)
 
@@ -59,6 +63,17 @@ def workloads(operations, preset):
         yield Workload("group_norm", label, case((x, gamma, beta, groups), **options))
         dy = last(n, c, side, side, rng=rng)
         yield Workload("group_norm_vjp", label, case((dy, x, gamma, beta, groups), **options))
+    for n, c, side in BATCH_NORMS[preset]:
+        x, dy = (last(n, c, side, side, rng=rng) for _ in range(2))
+        args, options = (plain(c), plain(c), plain(c), plain(c) ** 2, True), {"momentum": 0.1, "stabiliser": 1e-5}
+        yield Workload("batch_norm", f"{n}x{c}x{side}x{side}, training", case((x, *args), **options))
+        yield Workload("batch_norm_vjp", f"{n}x{c}x{side}x{side}, training", case((dy, x, *args), **options))
+    for n, i, o, side in STYLED[preset]:
+        x, dy, style = last(n, i, side, side, rng=rng), last(n, o, side, side, rng=rng), 1 + plain(n, i) / np.float32(4)
+        w, options = plain(o, i, 3, 3), {"padding": 1, "demodulate": True, "stabiliser": 1e-8}
+        label = f"{n}x{i}x{side}x{side} to {o}, 3x3, demodulated"
+        yield Workload("modulated_conv2d", label, case((x, w, style), **options))
+        yield Workload("modulated_conv2d_vjp", label, case((dy, x, w, style), **options))
     for n, c, side in STEPS[preset]:
         (x, e, z), label = (plain(n, c, side, side) for _ in range(3)), f"{n}x{c}x{side}x{side}"
         inside = (7, np.arange(n), 3)

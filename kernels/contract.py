@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 VERSION = 1  # of the contracts: a change of cases, bounds or conduct that can change a verdict raises it
 MODULES = ("conv2d.contract", "conv_transpose2d.contract", "attention.contract", "attention.contract_vjp",
-           "group_norm.contract", "q_sample.contract", "noise_mse.contract", "sampler_step.contract")
+           "group_norm.contract", "batch_norm.contract", "modulated_conv2d.contract", "q_sample.contract",
+           "noise_mse.contract", "sampler_step.contract")
 
 
 class Contract(NamedTuple):

@@ -5,7 +5,6 @@ both backends accept the same input and raise the same errors. Results lie in me
 convolutions channels last, of norms like their input, of attention like the query.
 """
 import functools
-import operator
 
 import numpy as np
 
@@ -13,13 +12,16 @@ from refimpl import ops
 from refimpl.ops import conv as reference_conv
 from refimpl.ops._window import output_size
 
+from . import fits
 from .arrays import NONE, channels_last, empty_channels_last, flat, supported
 from .attention import cpu as attention_cpu
 from .attention import cpu_vjp as attention_cpu_vjp
+from .batch_norm import cpu as batch_norm_cpu
 from .contract import Kernel, register
 from .conv2d import cpu as conv2d_cpu
 from .conv_transpose2d import cpu as conv_transpose2d_cpu
 from .group_norm import cpu as group_norm_cpu
+from .modulated_conv2d import cpu as modulated_cpu
 from .q_sample import cpu as q_sample_cpu
 from .sampler_step import cpu as sampler_step_cpu
 from .windows import filter_gradient
@@ -96,6 +98,39 @@ def _gradients(back, dy, x, w, b, numbers):
     return dx, dw, None if b is None else db
 
 
+def _modulated_geometry(x, w, style, padding):
+    """The convolution's sixteen numbers; None where the reference computes or refuses."""
+    if not (supported(x, w, style) and x.ndim == 4 and style.shape == x.shape[:2]):
+        return None
+    return _conv2d_geometry("conv2d", x, w, None, 1, padding, 1, 1)
+
+
+def modulated_conv2d_algorithm(x, w, style, padding=0, **options):
+    """As conv2d_algorithm."""
+    return conv2d_algorithm(x, w, padding=padding)
+
+
+def modulated_conv2d(x, w, style, padding=0, demodulate=True, stabiliser=1e-8):
+    """As refimpl.ops.modulated_conv2d."""
+    numbers = _modulated_geometry(x, w, style, padding)
+    if numbers is None:
+        return ops.modulated_conv2d(x, w, style, padding, demodulate, stabiliser)
+    y = empty_channels_last(*numbers[:1], *numbers[6:7], *numbers[4:6])
+    modulated_cpu.modulated_conv2d(y, x, w, style, padding, demodulate, stabiliser, conv2d_cpu.prefers_winograd(numbers))
+    return y
+
+
+def modulated_conv2d_vjp(dy, x, w, style, padding=0, demodulate=True, stabiliser=1e-8):
+    """As refimpl.ops.modulated_conv2d_vjp."""
+    options = padding, demodulate, stabiliser
+    numbers = _modulated_geometry(x, w, style, padding) if supported(dy) else None
+    if numbers is None or dy.shape != (*numbers[:1], *numbers[6:7], *numbers[4:6]):
+        return ops.modulated_conv2d_vjp(dy, x, w, style, *options)
+    out = empty_channels_last(*x.shape), *_empty(np.ascontiguousarray(w), np.ascontiguousarray(style))
+    modulated_cpu.modulated_conv2d_vjp(out, dy, x, w, style, *options, conv2d_cpu.prefers_winograd(numbers))
+    return out
+
+
 @_remembered
 def _transposed_size(name, x, w, b, stride, padding, output_padding, dilation, groups):
     full = reference_conv._check(name, x, w, b, stride, padding, dilation, groups, transposed=True)
@@ -153,14 +188,9 @@ def linear_vjp(dy, x, w, b=None):
     return dx.reshape(x.shape), dw.reshape(w.shape), db
 
 
-def _group_fits(x, gamma, beta, groups):
-    return (supported(x, gamma, beta) and x.ndim >= 2 and groups >= 1 and x.shape[1] % groups == 0
-            and all(p is None or p.shape == x.shape[1:2] for p in (gamma, beta)))
-
-
 def group_norm(x, gamma, beta, groups, stabiliser=1e-5, silu=False):
     """As refimpl.ops.group_norm."""
-    if not _group_fits(x, gamma, beta, groups):
+    if not (supported(x, gamma, beta) and fits.group_norm(x, gamma, beta, groups)):
         return ops.group_norm(x, gamma, beta, groups, stabiliser, silu)
     y = np.empty_like(x)
     group_norm_cpu.group_norm(y, x, gamma, beta, groups, stabiliser, silu)
@@ -169,25 +199,40 @@ def group_norm(x, gamma, beta, groups, stabiliser=1e-5, silu=False):
 
 def group_norm_vjp(dy, x, gamma, beta, groups, stabiliser=1e-5, silu=False):
     """As refimpl.ops.group_norm_vjp."""
-    if not _group_fits(x, gamma, beta, groups) or not supported(dy) or dy.shape != x.shape:
+    if not (supported(dy, x, gamma, beta) and fits.group_norm(x, gamma, beta, groups, dy)):
         return ops.group_norm_vjp(dy, x, gamma, beta, groups, stabiliser, silu)
     out = _empty(x, gamma, beta)
     group_norm_cpu.group_norm_vjp(out, dy, x, gamma, beta, groups, stabiliser, silu)
     return out
 
 
-def _attention_fits(q, k, v, mask):
-    if not supported(q, k, v) or not q.ndim == k.ndim == v.ndim == 4:
-        return False
-    logits = (*q.shape[:3], k.shape[2])
-    return (q.shape[:2] == k.shape[:2] == v.shape[:2] and q.shape[3] == k.shape[3] and k.shape[2] == v.shape[2] and (
-        mask is None or (type(mask) is np.ndarray and mask.dtype == np.bool_ and mask.ndim <= 4 and all(
-            m in (1, n) for m, n in zip(mask.shape[::-1], logits[::-1])))))
+def batch_norm(x, gamma, beta, running_mean, running_var, train, momentum=0.1, stabiliser=1e-5):
+    """As refimpl.ops.batch_norm."""
+    arrays = x, gamma, beta, running_mean, running_var
+    if not (supported(*arrays) and fits.batch_norm(*arrays, train)):
+        return ops.batch_norm(*arrays, train, momentum, stabiliser)
+    out = _empty(x, running_mean, running_var)
+    batch_norm_cpu.batch_norm(out, *arrays, train, momentum, stabiliser)
+    return out
+
+
+def batch_norm_vjp(dy, x, gamma, beta, running_mean, running_var, train, momentum=0.1, stabiliser=1e-5):
+    """As refimpl.ops.batch_norm_vjp."""
+    arrays = x, gamma, beta, running_mean, running_var
+    if not (supported(dy, *arrays) and fits.batch_norm(*arrays, train, dy)):
+        return ops.batch_norm_vjp(dy, *arrays, train, momentum, stabiliser)
+    out = _empty(x, gamma, beta)
+    batch_norm_cpu.batch_norm_vjp(out, dy, *arrays, train, momentum, stabiliser)
+    return out
+
+
+def _host(mask):
+    return mask is None or type(mask) is np.ndarray
 
 
 def attention(q, k, v, mask=None, causal=False, scale=None):
     """As refimpl.ops.attention."""
-    if not _attention_fits(q, k, v, mask):
+    if not (supported(q, k, v) and _host(mask) and fits.attention(q, k, v, mask)):
         return ops.attention(q, k, v, mask, causal, scale)
     y = _heads_like(q, v.shape[3])
     attention_cpu.attention(y, q, k, v, mask, causal, scale)
@@ -196,7 +241,7 @@ def attention(q, k, v, mask=None, causal=False, scale=None):
 
 def attention_vjp(dy, q, k, v, mask=None, causal=False, scale=None):
     """As refimpl.ops.attention_vjp."""
-    if not _attention_fits(q, k, v, mask) or not supported(dy) or dy.shape != (*q.shape[:3], v.shape[3]):
+    if not (supported(dy, q, k, v) and _host(mask) and fits.attention(q, k, v, mask, dy)):
         return ops.attention_vjp(dy, q, k, v, mask, causal, scale)
     out = tuple(_heads_like(x, x.shape[3]) for x in (q, k, v))
     attention_cpu_vjp.attention_vjp(out, dy, q, k, v, mask, causal, scale)
@@ -211,26 +256,14 @@ def _heads_like(x, width):
     return np.empty((n, h, length, width), np.float32)
 
 
-def _noise_fits(z, x):
-    """Whether z is an array like x, or a key, indices and a draw in range."""
-    if not isinstance(z, tuple):
-        return z is None or (supported(z) and z.shape == x.shape)
-    try:
-        key, index, draw = operator.index(z[0]), np.asarray(z[1]), operator.index(z[2])
-    except (TypeError, IndexError):
-        return False
-    return (len(z) == 3 and 0 <= key < 2**64 and 0 <= draw < 2**32 and index.shape == x.shape[:1]
-            and index.dtype.kind in "iu" and not np.any((index < 0) | (index >= 2**32)))
-
-
-def _coefficient_fits(value, x):
-    return np.ndim(value) == 0 or np.shape(value) == x.shape[:1]
+def _given(z):
+    """The noise where it is an array, None where it is a key or there is none."""
+    return None if isinstance(z, tuple) else z
 
 
 def q_sample(x0, signal, noise, z):
     """As refimpl.ops.q_sample."""
-    if not (supported(x0) and x0.ndim and z is not None and _noise_fits(z, x0)
-            and _coefficient_fits(signal, x0) and _coefficient_fits(noise, x0)):
+    if not (supported(x0, _given(z)) and fits.q_sample(x0, signal, noise, z)):
         return ops.q_sample(x0, signal, noise, z)
     y = np.empty(x0.shape, np.float32)
     q_sample_cpu.q_sample(y, x0, signal, noise, z)
@@ -242,11 +275,9 @@ def sampler_step(x, e_c, e_u=None, w=1.0, *, a, b, lo=None, hi=None, c_x=0.0, c_
     """As refimpl.ops.sampler_step."""
     options = dict(a=a, b=b, lo=lo, hi=hi, c_x=c_x, c_0=c_0, c_e=c_e, history=history, c_h=c_h, z=z, sigma=sigma)
     arrays = [v for v in (x, e_c, e_u, *history) if v is not None]
-    low, high = -np.inf if lo is None else lo, np.inf if hi is None else hi
-    if not (supported(*arrays) and x.ndim and all(v.shape == x.shape for v in arrays) and len(history) == len(c_h)
-            and all(np.ndim(v) == 0 for v in (w, a, b, c_x, c_0, c_e, sigma, *c_h))
-            and _coefficient_fits(low, x) and _coefficient_fits(high, x) and not np.any(np.greater(low, high))
-            and (sigma == 0 or (z is not None and _noise_fits(z, x)))):
+    numbers = (w, a, b, c_x, c_0, c_e, sigma, *c_h)
+    if not (supported(*arrays, _given(z) if sigma else None)
+            and fits.sampler_step(x, arrays, numbers, lo, hi, history, c_h, z, sigma)):
         return ops.sampler_step(x, e_c, e_u, w, **options)
     out = tuple(np.empty((2, *x.shape), np.float32))  # as one block, which malloc gives back to us and not to the system
     sampler_step_cpu.sampler_step(out, x, e_c, e_u, w, **options)
@@ -254,9 +285,12 @@ def sampler_step(x, e_c, e_u=None, w=1.0, *, a, b, lo=None, hi=None, c_x=0.0, c_
 
 
 FUNCTIONS = {f.__name__: f for f in (
-    conv2d, conv2d_vjp, conv_transpose2d, conv_transpose2d_vjp, linear, linear_vjp, group_norm, group_norm_vjp,
-    attention, attention_vjp, q_sample, sampler_step)}
+    conv2d, conv2d_vjp, modulated_conv2d, modulated_conv2d_vjp, conv_transpose2d, conv_transpose2d_vjp, linear, linear_vjp,
+    group_norm, group_norm_vjp, batch_norm, batch_norm_vjp, attention, attention_vjp, q_sample, sampler_step)}
 
 register(Kernel("conv2d", "cpu", conv2d_algorithm, conv2d, raw=False))
 register(Kernel("conv2d_vjp", "cpu", lambda dy, *conv, **options: conv2d_algorithm(*conv, **options), conv2d_vjp,
                 raw=False))
+register(Kernel("modulated_conv2d", "cpu", modulated_conv2d_algorithm, modulated_conv2d, raw=False))
+register(Kernel("modulated_conv2d_vjp", "cpu", lambda dy, *args, **options: modulated_conv2d_algorithm(*args, **options),
+                modulated_conv2d_vjp, raw=False))

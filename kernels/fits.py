@@ -18,6 +18,12 @@ def group_norm(x, gamma, beta, groups, dy=None):
             and all(p is None or p.shape == x.shape[1:2] for p in (gamma, beta)))
 
 
+def batch_norm(x, gamma, beta, running_mean, running_var, train, dy=None):
+    """As group_norm, with running statistics; in training more than one value a channel."""
+    return (group_norm(x, gamma, beta, 1, dy) and running_mean.shape == running_var.shape == x.shape[1:2]
+            and (not train or x.size > x.shape[1]))
+
+
 def attention(q, k, v, mask=None, dy=None):
     """Four axes each, in agreement; a bool mask that broadcasts to (N, h, L, S)."""
     if not q.ndim == k.ndim == v.ndim == 4:

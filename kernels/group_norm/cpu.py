@@ -9,34 +9,14 @@ from numba import prange
 from ..arrays import channels_last, flat, order, write
 from ..contract import Kernel, register
 from ..jit import BOOL, FLOAT, IN, INT, OUT, helper, kernel, scratch, threads
-from ..memory import address, load, load_first, load_up_to, store_up_to
+from ..memory import address, load_up_to, store_up_to
 from ..simd import WIDTH, fma, sigmoid, splat, total
-
-BLOCK = 32  # vectors summed in a register before they join the total: short chains of additions, small errors
+from ..sums import BLOCK, column_sums, run_sum
 
 
 def chain(m):
     """The longest chain of additions in a sum over m elements: in a block, over blocks, over lanes or channels."""
     return BLOCK + -(-m // BLOCK)
-
-
-@helper
-def _sums(to, x, pixels, c, mean, squared):
-    """Channel sums over channels-last pixels: of x, or of (x - mean)^2."""
-    for j in range(0, c, WIDTH):
-        store_up_to(to + 4 * j, splat(0.0), c - j)
-    for first in range(0, pixels, BLOCK):
-        last = min(first + BLOCK, pixels)
-        for j in range(0, c, WIDTH):
-            s, mu = splat(0.0), load_up_to(mean + 4 * j, c - j)
-            for p in range(first, last):
-                v = load_up_to(x + 4 * (p * c + j), c - j)
-                if squared:
-                    v = v - mu
-                    s = fma(v, v, s)
-                else:
-                    s = s + v
-            store_up_to(to + 4 * j, s + load_up_to(to + 4 * j, c - j), c - j)
 
 
 @helper
@@ -57,9 +37,9 @@ def _spread(values, start, c, size, count, stabiliser, root):
 def _statistics(memory, at, x, pixels, c, size, stabiliser):
     """Mean and 1/sigma of every channel's group, to memory[at:at + c] and memory[at + c:at + 2 c]."""
     mean, inverse = address(memory) + 4 * at, address(memory) + 4 * (at + c)
-    _sums(mean, x, pixels, c, mean, False)
+    column_sums(mean, x, pixels, c, c, mean, False)
     _spread(memory, at, c, size, size * pixels, stabiliser, False)
-    _sums(inverse, x, pixels, c, mean, True)
+    column_sums(inverse, x, pixels, c, c, mean, True)
     _spread(memory, at + c, c, size, size * pixels, stabiliser, True)
 
 
@@ -146,28 +126,10 @@ def _backward_last(dx, dots, sums, dy, x, gamma, beta, memory, n, pixels, c, siz
 
 
 @helper
-def _run_sum(x, length, mean, squared):
-    """Sum over contiguous memory: of x, or of (x - mean)^2."""
-    s, mu = np.float32(0), splat(mean)
-    filler = mu if squared else splat(0.0)  # in lanes behind the end, so that they add 0
-    for first in range(0, length, BLOCK * WIDTH):
-        part, last = splat(0.0), min(first + BLOCK * WIDTH, length)
-        for i in range(first, last, WIDTH):
-            v = load(x + 4 * i) if i + WIDTH <= last else load_first(x + 4 * i, last - i, filler)
-            if squared:
-                v = v - mu
-                part = fma(v, v, part)
-            else:
-                part = part + v
-        s += total(part)
-    return s
-
-
-@helper
 def _run_statistics(x, length, stabiliser):
     """Mean and 1/sigma of contiguous memory."""
-    mean = _run_sum(x, length, np.float32(0), False) / np.float32(length)
-    variance = _run_sum(x, length, mean, True) / np.float32(length)
+    mean = run_sum(x, length, np.float32(0), False) / np.float32(length)
+    variance = run_sum(x, length, mean, True) / np.float32(length)
     return mean, np.float32(1) / np.sqrt(variance + stabiliser)
 
 
@@ -225,7 +187,7 @@ def _backward_first(dx, dots, sums, dy, x, gamma, beta, n, pixels, c, size, stab
                 store_up_to(address(dx) + at, (g - x_hat * dot) * inv, pixels - i)
 
 
-def _affine(x, gamma, beta):
+def affine(x, gamma, beta):
     """gamma and beta, 1 and 0 where None."""
     c = x.shape[1]
     return (np.ones(c, np.float32) if gamma is None else flat(gamma),
@@ -239,13 +201,13 @@ def group_norm(out, x, gamma, beta, groups, stabiliser=1e-5, silu=False):
     memory_order = order(x) or "channels_last"
     n, c, pixels = x.shape[0], x.shape[1], x[0, 0].size
     options = n, pixels, c, c // groups, stabiliser, bool(silu)
-    affine, inputs = _affine(x, gamma, beta), (x, gamma, beta)
+    scales, inputs = affine(x, gamma, beta), (x, gamma, beta)
     if memory_order == "C":
-        write(out, "C", inputs, lambda y: _forward_first(y, flat(x), *affine, *options))
+        write(out, "C", inputs, lambda y: _forward_first(y, flat(x), *scales, *options))
     else:
         workers = min(threads(), n)
         write(out, "channels_last", inputs, lambda y: _forward_last(
-            y, channels_last(x), *affine, scratch(2 * c * workers), *options, workers))
+            y, channels_last(x), *scales, scratch(2 * c * workers), *options, workers))
 
 
 def group_norm_vjp(out, dy, x, gamma, beta, groups, stabiliser=1e-5, silu=False):
@@ -256,14 +218,14 @@ def group_norm_vjp(out, dy, x, gamma, beta, groups, stabiliser=1e-5, silu=False)
     if x.size:
         memory_order = order(x) or "channels_last"
         options = n, x[0, 0].size, c, c // groups, stabiliser, bool(silu)
-        affine, inputs = _affine(x, gamma, beta), (dy, x, gamma, beta)
+        scales, inputs = affine(x, gamma, beta), (dy, x, gamma, beta)
         both = sums.reshape(2, n * c)
         if memory_order == "C":
-            write(dx, "C", inputs, lambda y: _backward_first(y, *both, flat(dy), flat(x), *affine, *options))
+            write(dx, "C", inputs, lambda y: _backward_first(y, *both, flat(dy), flat(x), *scales, *options))
         else:
             workers = min(threads(), n)
             write(dx, "channels_last", inputs, lambda y: _backward_last(
-                y, *both, channels_last(dy), channels_last(x), *affine, scratch(4 * c * workers), *options, workers))
+                y, *both, channels_last(dy), channels_last(x), *scales, scratch(4 * c * workers), *options, workers))
     for to, s in zip((dgamma, dbeta), sums):
         if to is not None:
             np.sum(s, axis=0, out=to)

@@ -85,11 +85,13 @@ def modulated_conv2d_vjp(dy, x, w, style, padding=0, demodulate=True, stabiliser
     """y = d conv(s x, w), d = q^(-1/2), q = s^2 |w|^2: conv's own at d dy; dq = -d^3/2 <dy, conv> goes to s and w."""
     _styles("modulated_conv2d_vjp", x, style=style)
     scaled = x * style[:, :, None, None]
-    d = _demodulation(w, style, stabiliser) if demodulate else None
-    dscaled, dw, _ = conv2d_vjp(dy * d[:, :, None, None] if demodulate else dy, scaled, w, padding=padding)
-    dstyle = np.sum(dscaled * x, axis=(2, 3))
-    if demodulate:
-        dq = -(d**3) / 2 * np.sum(dy * conv2d(scaled, w, padding=padding), axis=(2, 3))  # (N, O)
-        dstyle = dstyle + 2 * style * np.tensordot(dq, _energies(w), axes=(1, 0))
-        dw = dw + 2 * w * np.tensordot(dq, style * style, axes=(0, 0))[:, :, None, None]
-    return dscaled * style[:, :, None, None], dw, dstyle
+    if not demodulate:
+        dscaled, dw, _ = conv2d_vjp(dy, scaled, w, padding=padding)
+        return dscaled * style[:, :, None, None], dw, np.sum(dscaled * x, axis=(2, 3))
+    y, d = conv2d(scaled, w, padding=padding), _demodulation(w, style, stabiliser)
+    same_shape_as("modulated_conv2d_vjp", y, dy=dy)
+    dscaled, dw, _ = conv2d_vjp(dy * d[:, :, None, None], scaled, w, padding=padding)
+    dq = -(d**3) / 2 * np.sum(dy * y, axis=(2, 3))  # (N, O)
+    return (dscaled * style[:, :, None, None],
+            dw + 2 * w * np.tensordot(dq, style * style, axes=(0, 0))[:, :, None, None],
+            np.sum(dscaled * x, axis=(2, 3)) + 2 * style * np.tensordot(dq, _energies(w), axes=(1, 0)))

@@ -178,7 +178,7 @@ def batch_norm(x, gamma, beta, running_mean, running_var, train, momentum=0.1, s
     axes, size, shape = _batch_checks(x, gamma, beta, running_mean, running_var, train)
     if not train:
         x_hat = (x - running_mean.reshape(shape)) / np.sqrt(running_var.reshape(shape) + stabiliser)
-        return _scaled(x_hat, gamma, beta, shape), running_mean, running_var
+        return _scaled(x_hat, gamma, beta, shape), running_mean.copy(), running_var.copy()
     mean = _mean_over(axes)
     mu = mean(x)
     v = mean((x - mu) ** 2)

@@ -19,7 +19,8 @@ KERNELS = registered("cpu")
 def test_every_hot_operation_has_a_kernel():
     assert {k.operation for k in KERNELS} == {
         "conv2d", "conv2d_vjp", "conv_transpose2d", "conv_transpose2d_vjp", "attention", "attention_vjp", "group_norm",
-        "group_norm_vjp", "q_sample", "sampler_step"}
+        "group_norm_vjp", "batch_norm", "batch_norm_vjp", "modulated_conv2d", "modulated_conv2d_vjp", "q_sample",
+        "sampler_step"}
     assert {k.algorithm for k in KERNELS if k.operation == "conv2d" and k.raw} == {"im2col", "winograd"}
 
 
@@ -29,12 +30,14 @@ def arguments(rng, dtype):
         return rng.standard_normal(shape).astype(dtype)
 
     x, w, b, g = a(2, 4, 6, 6), a(4, 4, 3, 3), a(4), a(4)
-    q = a(2, 2, 5, 3)
+    q, running = a(2, 2, 5, 3), (g, b * b, True)
     return {
         "conv2d": (x, w, b, 1, 1), "conv2d_vjp": (x, x, w, b, 1, 1), "conv_transpose2d": (x, w, b, 1, 1),
         "conv_transpose2d_vjp": (x, x, w, b, 1, 1), "linear": (x, a(3, 6), a(3)),
         "linear_vjp": (a(2, 4, 6, 3), x, a(3, 6), a(3)), "group_norm": (x, g, b, 2, 1e-5, True),
-        "group_norm_vjp": (x, x, g, b, 2, 1e-5, True), "attention": (q, q, q), "attention_vjp": (q, q, q, q),
+        "group_norm_vjp": (x, x, g, b, 2, 1e-5, True), "batch_norm": (x, g, b, *running),
+        "batch_norm_vjp": (x, x, g, b, *running), "modulated_conv2d": (x, w, a(2, 4), 1),
+        "modulated_conv2d_vjp": (x, x, w, a(2, 4), 1), "attention": (q, q, q), "attention_vjp": (q, q, q, q),
         "q_sample": (x, 0.8, np.array([0.1, 0.6]), a(2, 4, 6, 6)), "sampler_step": (x, a(2, 4, 6, 6)),
     }
 
@@ -65,6 +68,7 @@ def test_namespace_function_is_close_to_the_reference_and_leaves_other_dtypes_to
 
 X = np.ones((2, 4, 6, 6), np.float32)
 Q = np.ones((1, 2, 5, 3), np.float32)
+C = np.ones(4, np.float32)
 WRONG = {
     "conv2d": [(X, np.ones((4, 3, 3, 3), np.float32)), (X, np.ones((4, 4, 7, 7), np.float32)),
                (X, np.ones((4, 4, 3, 3), np.float32), np.ones(3, np.float32)),
@@ -77,6 +81,14 @@ WRONG = {
     "linear_vjp": [(X, X, np.ones((3, 6), np.float32))],
     "group_norm": [(X, None, None, 3), (X, np.ones(3, np.float32), None, 2), (X, np.ones(4), None, 2)],
     "group_norm_vjp": [(X[:1], X, np.ones(3, np.float32), None, 2)],
+    "batch_norm": [(X, None, None, C[:3], C, True), (X, C[:3], None, C, C, True), (X[:1, :, :1, :1], None, None, C, C, True),
+                   (X[:0], None, None, C, C, True), (X, None, None, C.astype(np.float64), C, False)],
+    "batch_norm_vjp": [(X[:1], X, None, None, C, C, True), (X, X, C[:3], None, C, C, False)],
+    "modulated_conv2d": [(X, np.ones((4, 3, 3, 3), np.float32), np.ones((2, 4), np.float32)),
+                         (X, np.ones((4, 4, 3, 3), np.float32), C), (X[0], np.ones((4, 4, 3, 3), np.float32), C),
+                         (X, np.ones((4, 4, 7, 7), np.float32), np.ones((2, 4), np.float32))],
+    "modulated_conv2d_vjp": [(X, X, np.ones((4, 4, 3, 3), np.float32), np.ones((2, 4), np.float32)),
+                             (X[:, :, :1], X, np.ones((4, 4, 3, 3), np.float32), np.ones((2, 4), np.float32), 1)],
     "attention": [(Q, Q[:, :1], Q), (Q, Q, Q[:, :, 1:]), (Q, Q, Q, np.ones((5, 5))), (Q, Q, Q, np.ones((3, 5), bool))],
     "q_sample": [(X, np.ones(3), 1.0, X), (X, 1.0, 1.0, X[:1]), (X, 1.0, 1.0, (-1, [0, 1], 0)),
                  (X, 1.0, 1.0, (1, [0], 0)), (X, 1.0, 1.0, (1, [0, 2**32], 0)), (X, 1.0, 1.0, (1, [0, 1], 2**32))],
@@ -113,9 +125,12 @@ def test_a_network_of_convolutions_and_norms_stays_channels_last(rng):
     w, g = rng.standard_normal((16, 16, 3, 3)).astype(np.float32), np.ones(16, np.float32)
     y = CPU.group_norm(CPU.conv2d(x, w, padding=1), g, g, 4, silu=True)
     up = CPU.conv_transpose2d(y, w, stride=2)
-    for a in (y, up, CPU.conv2d_vjp(y, y, w, padding=1)[0], CPU.group_norm_vjp(y, y, g, g, 4)[0]):
+    style, running = np.ones((2, 16), np.float32), (g, g, g, g, True)
+    for a in (y, up, CPU.conv2d_vjp(y, y, w, padding=1)[0], CPU.group_norm_vjp(y, y, g, g, 4)[0],
+              CPU.batch_norm(y, *running)[0], CPU.batch_norm_vjp(y, y, *running)[0], CPU.modulated_conv2d(x, w, style),
+              CPU.modulated_conv2d_vjp(y, x, w, style, 1)[0]):
         assert np.moveaxis(a, 1, -1).flags.c_contiguous
-    assert CPU.group_norm(x, g, g, 4).flags.c_contiguous
+    assert CPU.group_norm(x, g, g, 4).flags.c_contiguous and CPU.batch_norm(x, *running)[0].flags.c_contiguous
     np.testing.assert_allclose(CPU.group_norm(channels_last(x), g, g, 4), CPU.group_norm(x, g, g, 4), atol=1e-5)
 
 
@@ -159,15 +174,20 @@ def test_results_have_the_same_bits_for_any_number_of_workers(workers, rng, monk
     calls = {n: v for n, v in arguments(rng, np.float32).items() if n != "sampler_step"}
     calls["winograd"] = (*[rng.standard_normal((3, 16, 9, 9)).astype(np.float32)] * 2,
                          rng.standard_normal((16, 16, 3, 3)).astype(np.float32), None, 1, 1)
-    run = {n: getattr(CPU, "conv2d_vjp" if n == "winograd" else n) for n in calls}
+    wide = rng.standard_normal((2, 40, 5, 3)).astype(np.float32)
+    for n, x in (("C", wide), ("last", channels_last(wide))):
+        calls[f"batch {n}"] = (wide, x, None, None, *[np.ones(40, np.float32)] * 2, True)
+    names = {"winograd": "conv2d_vjp", "batch C": "batch_norm_vjp", "batch last": "batch_norm_vjp"}
+    run = {n: getattr(CPU, names.get(n, n)) for n in calls}
     before = {n: outputs(run[n](*v)) for n, v in calls.items()}
     from kernels import windows
     from kernels.attention import cpu as attention
     from kernels.attention import cpu_vjp
+    from kernels.batch_norm import cpu as batch_norm
     from kernels.conv2d import winograd
     from kernels.group_norm import cpu as group_norm
     from kernels.sampler_step import cpu as sampler_step
-    for module in (windows, attention, cpu_vjp, winograd, group_norm, sampler_step):
+    for module in (windows, attention, cpu_vjp, winograd, group_norm, batch_norm, sampler_step):
         monkeypatch.setattr(module, "threads", lambda: workers)
     for n, v in calls.items():
         for got, want in zip(outputs(run[n](*v)), before[n]):

@@ -75,8 +75,9 @@ def test_a_namespace_has_the_reference_s_functions_with_their_signatures(name):
     except ImportError as error:
         pytest.skip(str(error))
     for function in (n for n in vars(ops) if not n.startswith("_")):
-        mine, theirs = getattr(namespace, function), getattr(ops, function)
+        theirs = getattr(ops, function)
         if inspect.isfunction(theirs):
+            mine = getattr(namespace, function)
             assert list(inspect.signature(mine).parameters) == list(inspect.signature(theirs).parameters), function
 
 

@@ -1,5 +1,6 @@
 """Every wrong kernel of the zoo is rejected, and for what is wrong with it."""
 import pytest
+import zoo_norms  # noqa: F401, enters its kernels
 from zoo import ZOO, judged, winograd
 
 from kernels.contract import Kernel
