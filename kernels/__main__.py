@@ -127,11 +127,11 @@ def verdicts(args):
 def run_verify(args, console):
     """Judge, print a line each, then what failed; 1 when anything did."""
     entries, quiet = [], args.json == "-"
-    width = max(12, len(args.function or "") + 2)
+    width, wide = max(12, len(args.function or "") + 2), max(10, len(args.algorithm) + 2)
 
     def row(operation, backend, algorithm, dtype, cases, share, seconds, verdict, style=None):
         if not quiet:
-            console.print(f"{operation:<22}{backend:<{width}}{algorithm:<10}{dtype:<10}{cases:>6}{share:>13}"
+            console.print(f"{operation:<22}{backend:<{width}}{algorithm:<{wide}}{dtype:<10}{cases:>6}{share:>13}"
                           f"{seconds:>9}  {verdict}", style=style, highlight=False, soft_wrap=True, markup=False)
 
     for e in verdicts(args):

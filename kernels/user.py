@@ -74,9 +74,12 @@ def load_lines(name, arrays, dtype):
     if arrays == "numpy":
         return load, "", ""
     if arrays == "torch":
-        cast = f"(lambda a: torch.from_numpy(a.copy()){'.bfloat16()' if dtype == 'bfloat16' else ''})"
+        floats = ".to(torch.bfloat16 if a.dtype.kind == 'f' else None)" if dtype == "bfloat16" else ""
+        cast = f"(lambda a: torch.from_numpy(a.copy()){floats})"
         return "import torch\n" + load, cast, "(lambda a: a.float().numpy())" if dtype == "bfloat16" else "np.asarray"
-    maker = "cupy.asarray" if arrays == "cupy" else "jax.numpy.asarray"
+    floats = "jax.numpy.bfloat16 if a.dtype.kind == 'f' else None"
+    maker = ("cupy.asarray" if arrays == "cupy" else f"(lambda a: jax.numpy.asarray(a, {floats}))" if dtype == "bfloat16"
+             else "jax.numpy.asarray")
     return f"import {arrays}\n" + load, maker, "(lambda a: a.get())" if arrays == "cupy" else "np.asarray"
 
 
