@@ -71,11 +71,8 @@ def computer(name=None):
             raise
         say(f"the reference computes: {error}")
         return "reference", train.backend("reference")
-    if name in (None, "cpu"):
-        from kernels.jit import compiled_before
-
-        if not compiled_before():
-            say("compiling the cpu backend's kernels as they are needed: once on this machine, about half a minute in all")
+    if train.uncompiled(name or "cpu"):
+        say("compiling the cpu backend's kernels as they are needed: once on this machine, about half a minute in all")
     return name or "cpu", ops
 
 

@@ -162,6 +162,15 @@ def backend(name):
     return kernels.backend(name)
 
 
+def uncompiled(name):
+    """Whether a backend's kernels have yet to be compiled on this machine."""
+    if name != "cpu":
+        return False
+    from kernels.jit import compiled_before
+
+    return not compiled_before()
+
+
 def threads():
     """Threads of the linear algebra library: another number may sum in another order."""
     return max([lib["num_threads"] for lib in threadpoolctl.threadpool_info() if lib["user_api"] == "blas"], default=1)
