@@ -58,6 +58,9 @@ def draw(system, run, n, key, ops, labels=None, **options):
     for name in options:
         require(name in system.options, f"{system.name} has no sampling option {name!r}; "
                 f"it has {', '.join(sorted(system.options)) or 'none'}")
+        usual, value = system.options[name], options[name]
+        require(usual is None or type(value) is type(usual) or (type(usual) is float and type(value) is int),
+                f"{system.name}: sampling option {name} is like {usual!r}, got {value!r}")
     params, state = (train.carried(part, ops, "to_device") for part in (train.averaged(run), run.state))
     return train.carried(system.sample(params, state, n, key, ops, labels, **options), ops, "to_host")
 
@@ -156,7 +159,7 @@ def assignments(pairs):
 
 def sampling_options(args):
     """The sampler's options that a command line gives."""
-    given = {k: v for k in ("steps", "guidance") if (v := getattr(args, k)) is not None}
+    given = {k: v for k in ("steps", "guidance", "sampler", "eta") if (v := getattr(args, k)) is not None}
     return given | {k: systems.parse(v) for k, v in assignments(args.set).items()}
 
 

@@ -1,8 +1,14 @@
 """What the command line accepts, and how it explains itself."""
 import argparse
+import textwrap
 
 from . import commands, systems
 from . import data as datasets
+from .equations.catalogue import SAMPLERS as NAMES
+
+SAMPLERS = textwrap.fill("samplers of diffusion models (their options, for --set, in brackets): " + ", ".join(
+    name + (f" ({' '.join(s.options)})" if s.options else "") for name, s in NAMES.items()), 98,
+    break_on_hyphens=False) + "\ncold diffusion has one of its own, cold (improved)"
 
 
 def _integer(text, low, high, words):
@@ -62,7 +68,8 @@ def add_parsers(subparsers):
         "Draw samples with the averaged parameters of a run.\n\n"
         "examples:\n"
         "  python -m refimpl sample runs/digits\n"
-        "  python -m refimpl sample runs/digits -n 20 --labels 3,8 --guidance 1 --out threes_and_eights.png"))
+        "  python -m refimpl sample runs/digits -n 20 --labels 3,8 --guidance 1 --out threes_and_eights.png\n"
+        "  python -m refimpl sample runs/digits --sampler dpm++-2m --steps 10\n\n" + SAMPLERS))
     p.add_argument("folder", help="folder of a run, made by `train`")
     p.add_argument("-n", type=positive, default=40, help="how many; default 40")
     p.add_argument("--labels", help="classes to draw, in turn, separated by commas; default: all")
@@ -104,10 +111,13 @@ def add_backend(p):
 
 def _sampling(p, verb):
     p.add_argument("--steps", type=positive, help="the sampler's steps; default: the system's")
+    p.add_argument("--sampler", metavar="NAME", help="how to draw from a diffusion model, by name (`sample --help` lists "
+                   "them); default: the system's own")
+    p.add_argument("--eta", type=float, help="share of fresh noise in samplers that have it, 0 (none) to 1")
     p.add_argument("--guidance", type=float, help="weight w of classifier-free guidance: 0 none, larger follows the "
                    "label more closely")
     p.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], help="another option of the sampler, "
-                   "e.g. --set eta=1; may be repeated")
+                   "e.g. --set variance=large; may be repeated")
     p.add_argument("--seed", type=key, default=0, help=f"what to {verb} with; default 0")
     add_backend(p)
     p.add_argument("--json", action="store_true", help="print figures as JSON")

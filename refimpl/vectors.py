@@ -7,6 +7,7 @@ same with the cotangent first}. An array is {"shape", "dtype", "values" in C ord
 strings "inf", "-inf", "nan", integers beyond 2^53 are strings, complex numbers pairs. The files samplers.sample.NAME
 hold whole runs of the samplers of equations/catalogue.py, for the exact eps of data N(0, 1/4).
 """
+import argparse
 import contextlib
 import functools
 import importlib
@@ -170,10 +171,10 @@ def runs(steps=6):
     made = {}
     x, key = facts.Draw(1).array(2, 3), 2**62 + 5
     for name in catalogue.SAMPLERS:
-        path = "flow" if name == "flow-heun" else "vp"
+        path = {"flow-heun": "flow", "langevin": "ve"}.get(name, "vp")
         t = np.linspace(0.95, 0, steps + 1)
-        signal = 1 - t if path == "flow" else np.cos(np.pi / 2 * t)
-        noise = t if path == "flow" else np.sin(np.pi / 2 * t)
+        signal = {"flow": 1 - t, "ve": 1 + 0 * t, "vp": np.cos(np.pi / 2 * t)}[path]
+        noise = np.sin(np.pi / 2 * t) if path == "vp" else t
         rows = np.stack([signal, noise], axis=1)
         y = samplers.sample(predict, x, rows, catalogue.sampler(name, path), ops=ops, key=key)
         made[name] = ({"sampler": name, "path": path, "x": plain(x), "levels": plain(rows), "key": plain(key),
@@ -230,6 +231,15 @@ def write(folder=FOLDER):
     return missing
 
 
+def main(argv=None):
+    """Write every vector into a folder."""
+    parser = argparse.ArgumentParser(prog="python -m refimpl.vectors", description="Write known-answer vectors, a JSON file "
+                                     "per operation and equation, for programs in any language.")
+    parser.add_argument("folder", nargs="?", type=Path, default=FOLDER if FOLDER.parent.is_dir() else Path("vectors"),
+                        help="where the files go; default %(default)s")
+    folder = parser.parse_args(argv).folder
+    print(f"without a vector: {', '.join(write(folder)) or 'none'}\nwritten to {folder}")
+
+
 if __name__ == "__main__":
-    place = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER if FOLDER.parent.is_dir() else Path("vectors")
-    print(f"without a vector: {', '.join(write(place)) or 'none'}\nwritten to {place}")
+    main()

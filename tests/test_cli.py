@@ -86,7 +86,8 @@ def test_score_of_a_run_and_of_a_file(run, tmp_path, capsys):
     assert main(["score", str(run), "--steps", "2", "--seeds", "1", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
     assert figures.keys() == {"fd", "precision", "recall", "density", "coverage", "one_nn", "distance", "agreement",
-                              "kid", "inception", "memorised", "intervals"}
+                              "kid", "inception", "memorised", "intervals", "nll", "nll_interval", "nll_unit"}
+    assert figures["nll_unit"] == "bits/dim" and figures["nll"] > 1
     assert figures["intervals"].keys() == {"fd", "kid", "precision", "recall", "coverage", "agreement"}
     from refimpl import data
     digits = data.load("digits")
@@ -172,7 +173,14 @@ def test_wrong_usage_is_status_2(arguments, capsys):
     (["--labels", "x"], "each must be in 0..9, got 'x'"),
     (["--steps", "21"], "steps must be in 1..20, got 21"),
     (["--set", "eta=2"], "eta must be in [0, 1], got 2"),
-    (["--set", "speed=2"], "ddpm has no sampling option 'speed'; it has eta, guidance, steps"),
+    (["--set", "speed=2"], "ddpm has no sampling option 'speed'; it has by_norms, churn, eta, guidance"),
+    (["--eta", "-1"], "eta must be in [0, 1], got -1"),
+    (["--eta", "0.5", "--sampler", "heun"], "sampler 'heun' has no option 'eta'"),
+    (["--sampler", "dpm-solver-4"], "sampler must be one of ddpm, ddim, euler"),
+    (["--sampler", "flow-heun"], "flow-heun solves the straight path's ODE, not that of 'vp'"),
+    (["--sampler", "dpm++-2m", "--set", "kind=late"], "kind must be 'midpoint' or 'heun', got 'late'"),
+    (["--sampler", "unipc-3", "--set", "order=4"], "ddpm has no sampling option 'order'"),
+    (["--set", "guidance=strong"], "sampling option guidance is like 0.0, got 'strong'"),
     (["--out", "x.jpg"], "--out must end in .png (a picture) or .npz (arrays), got x.jpg"),
     (["--out", "/proc/refimpl/x.png"], "cannot write into /proc/refimpl: no such file or directory"),
     (["--backend", "abacus"], "backend must be one of reference"),

@@ -136,3 +136,10 @@ def test_an_error_in_the_twelfth_digit_is_found():
         agree(np.array([1.0, 2.0 + 1e-9]), want)
     with pytest.raises(AssertionError):
         agree(np.array([1, 3]), vectors.plain(np.array([1, 2])))
+
+
+def test_help_writes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        vectors.main(["--help"])
+    assert stop.value.code == 0 and "where the files go" in capsys.readouterr().out and not list(tmp_path.iterdir())

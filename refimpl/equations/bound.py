@@ -6,7 +6,7 @@ import numpy as np
 from ..ops._check import per_sample, require
 from ..ops._special import special
 from .diffusion import posterior, posterior_coefficients
-from .gaussian import kl_normal, kl_normal_vjp
+from .gaussian import kl_normal, kl_normal_vjp, log_normal, log_normal_vjp
 
 
 def _total(terms):
@@ -149,14 +149,16 @@ def bound_term(x0, x_t, t, schedule, mean, log_var, bins):
 
     $$L_{t-1} = \mathrm{KL}(q(x_{t-1}|x_t,x_0)\,\|\,p(x_{t-1}|x_t)), \qquad L_0 = -\log p(x_0|x_1)$$
 
-    Shapes: x0, x_t, mean, log_var (N, ...); t (N,) host integers in 1..T; returns (N,) nats. The expectation of the
-    bound is L_T + T times the mean of this over t uniform in 1..T.
+    Shapes: x0, x_t, mean, log_var (N, ...); t (N,) host integers in 1..T; bins as in discretised_gaussian, or None for
+    data that lie on no grid: p is then a density; returns (N,) nats. The expectation of the bound is L_T + T times the
+    mean of this over t uniform in 1..T.
     Raises: ValueError when t leaves 1..T or the shapes differ.
     Source: Ho et al. 2020, arXiv:2006.11239, eq. 5.
     """
     q_mean, q_log_var = _q(x0, x_t, t, schedule)
     first = np.asarray(np.asarray(t) == 1, like=x0)
-    return np.where(first, -discretised_gaussian(x0, mean, log_var, bins), kl_normal(q_mean, q_log_var, mean, log_var))
+    decoder = log_normal(x0, mean, log_var) if bins is None else discretised_gaussian(x0, mean, log_var, bins)
+    return np.where(first, -decoder, kl_normal(q_mean, q_log_var, mean, log_var))
 
 
 def _q(x0, x_t, t, schedule):
@@ -168,7 +170,8 @@ def bound_term_vjp(dy, x0, x_t, t, schedule, mean, log_var, bins):
     """dmean, dlog_var of the divergence, or at t = 1 of the decoder; the data have no gradient."""
     q_mean, q_log_var = _q(x0, x_t, t, schedule)
     first = per_sample(np.asarray(t) == 1, mean) != 0
-    decoder = discretised_gaussian_vjp(-dy, x0, mean, log_var, bins)
+    decoder = log_normal_vjp(-dy, x0, mean, log_var)[1:] if bins is None else (
+        discretised_gaussian_vjp(-dy, x0, mean, log_var, bins))
     divergence = kl_normal_vjp(dy, q_mean, q_log_var, mean, log_var)[2:]
     return tuple(np.where(first, a, b) for a, b in zip(decoder, divergence))
 

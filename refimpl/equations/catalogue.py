@@ -6,12 +6,18 @@ from . import multistep, samplers, sde, solvers
 
 
 class Sampler(NamedTuple):
-    """make(path, **options) -> rule; order of convergence (weak if it adds noise); if it adds noise; its options."""
+    """make(path, **options) -> rule; order of convergence (weak if it adds noise, 0 where steps are no discretisation of
+    one equation); if it adds noise; its options."""
 
     make: object
     order: int
     noise: bool = False
     options: tuple = ()
+
+
+OPTIONS = {  # kinds of the options' values
+    "eta": (int, float), "churn": (int, float), "snr": (int, float), "step": (int, float), "inner": int,
+    "variance": str, "kind": str, "lower_last": bool, "halved": bool, "by_norms": bool}
 
 
 def _multistep(order, **defaults):
@@ -24,7 +30,7 @@ SAMPLERS = {
     "euler": Sampler(lambda path: solvers.euler(), 1),
     "euler-ancestral": Sampler(lambda path, eta=1.0: solvers.ancestral(solvers.euler(), eta), 1, True, ("eta",)),
     "heun": Sampler(lambda path: solvers.heun(), 2),
-    "edm": Sampler(lambda path, churn=2.0: solvers.heun(churn), 2, True, ("churn",)),
+    "edm": Sampler(lambda path, churn=2.0: solvers.heun(churn, within=True), 2, True, ("churn",)),
     "flow-heun": Sampler(lambda path: solvers.flow_heun(), 2),
     "dpm-solver-1": Sampler(lambda path: solvers.dpm_solver(1, path), 1),
     "dpm-solver-2": Sampler(lambda path: solvers.dpm_solver(2, path), 2),
@@ -42,8 +48,11 @@ SAMPLERS = {
     "unipc-2": Sampler(lambda path, **options: multistep.unipc(2, **options), 3, False, ("kind", "lower_last")),
     "unipc-3": Sampler(lambda path, **options: multistep.unipc(3, **options), 4, False, ("kind", "lower_last")),
     "reverse-diffusion": Sampler(lambda path: sde.reverse_diffusion(), 1, True),
-    "predictor-corrector": Sampler(lambda path, snr=0.16: sde.predictor_corrector(sde.reverse_diffusion(), snr),
-                                   1, True, ("snr",)),
+    "predictor-corrector": Sampler(
+        lambda path, snr=0.16, inner=1, by_norms=False: sde.predictor_corrector(
+            sde.reverse_diffusion(), snr, inner, by_norms), 1, True, ("snr", "inner", "by_norms")),
+    "euler-maruyama": Sampler(lambda path: sde.euler_maruyama(None, path), 1, True),
+    "langevin": Sampler(lambda path, step=2e-5, inner=100: sde.langevin(step, inner), 0, True, ("step", "inner")),
 }
 
 
@@ -53,15 +62,19 @@ def sampler(name, path="vp", **options):
     $$\mathrm{name} \mapsto \mathrm{rule}(\mathrm{levels}, i)$$
 
     Shapes: name a key of SAMPLERS; path 'vp', 've', 'subvp' or 'flow'; options, those of that sampler: eta, variance,
-    kind, churn, snr, lower_last, halved. Returns a rule for the sampler loop.
+    kind, churn, snr, inner, by_norms, step, lower_last, halved. Returns a rule for the sampler loop.
     Raises: ValueError for a name, path or option that there is not, and for a sampler that needs another path.
     Source: the papers of the rules.
     """
     require(name in SAMPLERS, f"sampler must be one of {', '.join(SAMPLERS)}, got {name!r}")
     require(path in ("vp", "ve", "subvp", "flow"), f"path must be 'vp', 've', 'subvp' or 'flow', got {path!r}")
     require(name != "flow-heun" or path == "flow", f"flow-heun solves the straight path's ODE, not that of '{path}'")
+    require(name != "langevin" or path == "ve", f"langevin keeps the signal at 1, and on the path '{path}' it changes")
     known = SAMPLERS[name].options
-    for option in options:
+    for option, value in options.items():
         require(option in known, f"sampler '{name}' has no option '{option}'"
                                  + (f", only {', '.join(known)}" if known else ""))
+        kind = OPTIONS[option]
+        require(isinstance(value, kind) and (kind is bool or not isinstance(value, bool)),
+                f"{option} must be {'a number' if kind == (int, float) else f'of type {kind.__name__}'}, got {value!r}")
     return SAMPLERS[name].make(path, **options)

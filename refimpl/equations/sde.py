@@ -7,8 +7,12 @@ import math
 import numpy as np
 
 from ..ops._check import require, same_dtype
+from .continuous import subvp_time, ve_time, vp_time
 from .samplers import Stage, transition
+from .schedules import log_snr
 from .solvers import first_order
+
+TIMES = {"vp": vp_time, "subvp": subvp_time, "ve": ve_time}
 
 
 def drift_and_diffusion(t, kind, beta_min=0.1, beta_max=20.0, sigma_min=0.01, sigma_max=50.0):
@@ -71,18 +75,27 @@ def euler_maruyama(times, kind, **options):
     $$x_s = x_t - (t-s)\left[f x_t - g^2\,\hat s\right] + g\sqrt{t-s}\;z, \qquad
       \hat s = -\hat\epsilon/\mathrm{noise}$$
 
-    Shapes: times (steps+1,) decreasing, the levels being the path's there; options as in drift_and_diffusion; returns
-    a rule. Weak order 1.
-    Raises: ValueError when the times do not decrease or their number is not that of the levels.
+    Shapes: times (steps+1,) decreasing, the levels being the path's there, or None: the times at which the path has the
+    levels' SNRs (any levels of that family do: a path is another one at another pace), and to noise 0 x0_hat; options
+    as in drift_and_diffusion; returns a rule. Weak order 1.
+    Raises: ValueError when the times do not decrease or their number is not that of the levels, or for another kind.
     Source: Song et al. 2021, arXiv:2011.13456, app. D; Kloeden and Platen 1992.
     """
-    times = np.asarray(times, dtype=np.float64)
-    require(times.ndim == 1 and (np.diff(times) < 0).all(), "times must decrease")
+    require(kind in TIMES, f"euler-maruyama needs the drift of 'vp', 'subvp' or 've', and a path '{kind}' has none here")
+    given = None if times is None else np.asarray(times, dtype=np.float64)
+    require(given is None or (given.ndim == 1 and (np.diff(given) < 0).all()), "times must decrease")
 
     def rule(levels, i):
-        require(len(times) == len(levels), f"{len(levels)} levels need as many times, got {len(times)}")
-        f, g2 = drift_and_diffusion(times[i], kind, **options)
-        h, (signal, noise) = times[i] - times[i + 1], levels[i]
+        require(given is None or len(given) == len(levels),
+                f"{len(levels)} levels need as many times, got {0 if given is None else len(given)}")
+        if given is None and levels[i + 1][1] == 0:
+            return first_order(levels, i)
+        require(given is not None or levels[i][0] > 0,
+                "euler-maruyama cannot start where the signal is 0: the time is infinite there")
+        start, end = given[i:i + 2] if given is not None else TIMES[kind](
+            log_snr(*np.asarray(levels[i:i + 2]).T), **options)
+        f, g2 = drift_and_diffusion(start, kind, **options)
+        h, (signal, noise) = start - end, levels[i]
         sigma = (g2 * h) ** 0.5 if i + 2 < len(levels) else 0.0
         return (Stage((signal, noise), c_x=1 - f * h, c_eps=-g2 * h / noise, sigma=sigma),)
 

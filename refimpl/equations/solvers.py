@@ -51,14 +51,15 @@ def euler():
     return rule
 
 
-def heun(churn=0.0, s_min=0.0, s_max=math.inf, s_noise=1.0):
+def heun(churn=0.0, s_min=0.0, s_max=math.inf, s_noise=1.0, within=False):
     r"""EDM's sampler: raise the noise a little, then the trapezoidal rule in tau; Euler to noise 0.
 
     $$\hat\tau = (1+\gamma)\,\tau_t, \quad \hat x = x_t + \alpha_t\sqrt{\hat\tau^2-\tau_t^2}\;S_{\mathrm{noise}}\,z$$
     $$\frac{x_s}{\alpha_s} = \frac{\hat x}{\alpha_t} + (\tau_s-\hat\tau)\,\frac{\hat\epsilon+\hat\epsilon'}{2}$$
 
     Shapes: returns a rule; gamma = min(churn/steps, sqrt 2 - 1) while s_min <= tau <= s_max, else 0. Order 2 without
-    churn. (With signal below 1 the raised level leaves its path: the network must know levels by their ratio.)
+    churn. (With signal below 1 the raised level leaves its path: the network must know levels by their ratio.) within:
+    never raise above the first level, where it may be the noisiest that the network knows.
     Raises: ValueError when churn or s_noise is negative; at signal 0 with churn.
     Source: Karras et al. 2022, arXiv:2206.00364, alg. 1 (churn 0) and 2.
     """
@@ -72,6 +73,7 @@ def heun(churn=0.0, s_min=0.0, s_max=math.inf, s_noise=1.0):
         raised, stages = noise, []
         if churn > 0 and s_min <= noise / signal <= s_max:
             raised = noise * (1 + min(churn / (len(levels) - 1), 2**0.5 - 1))
+            raised = min(raised, levels[0][1] / levels[0][0] * signal) if within else raised
             stages = [Stage(None, c_x=1.0, sigma=(raised**2 - noise**2) ** 0.5 * s_noise)]
         ratio = signal_s / signal
         c = noise_s - ratio * raised  # alpha_s (tau_s - tau)

@@ -165,6 +165,7 @@ def _bound_term(d):
     schedule, i = schedules.linear(d.integer(2, 40)), _discrete(d)
     t = _times(d, schedule, len(i["x0"]))
     t[0] = 1
+    i["bins"] = d.choice([i["bins"], None])
     return i | {"x_t": i["x0"] + d.array(*i["x0"].shape), "t": t, "schedule": schedule}
 
 

@@ -82,7 +82,11 @@ def all_rules(path):
 
 def stochastic_rules(path):
     """Every stochastic rule for levels on the path, by name."""
-    return {name: catalogue.sampler(name, path) for name, s in catalogue.SAMPLERS.items() if s.noise} \
+    elsewhere = {"langevin"} if path != "ve" else set()
+    elsewhere |= {"euler-maruyama"} if path == "flow" else set()
+    few = {"langevin": {"step": 1e-9, "inner": 2}}
+    return {name: catalogue.sampler(name, path, **few.get(name, {}))
+            for name, s in catalogue.SAMPLERS.items() if s.noise and name not in elsewhere} \
         | {"ddpm large": samplers.ddpm("large"), "ddim eta": samplers.ddim(0.7)} \
         | ({"2S ancestral": solvers.ancestral(solvers.dpm_solver_pp_2s("ve"))} if path == "ve" else {})
 
@@ -226,6 +230,43 @@ def cold_diffusion_is_exact(d):
                             cold.cold_levels(steps), cold.cold(improved), ops=ops, prediction="x0")
             for improved in (True, False)]
     return np.max(abs(ends[0] - x0)) if np.max(abs(ends[1] - x0)) > 1e-3 else np.inf
+
+
+@fact("F-E13", cold.faded, cold.cold, tolerance=1e-10)
+def fading_to_fixed_noise_is_undone(d):
+    """D(x, s) = (1 - s/T) x + (s/T) z with fixed z: algorithm 2 is exact for a restorer that always errs alike."""
+    x0, z, error, steps = d.array(2, 3), d.array(2, 3), d.array(2, 3), d.integer(1, 8)
+
+    def degrade(x, s):
+        return cold.faded(x, np.full(2, s / steps), z)
+
+    predict = cold.cold_prediction(lambda x, s: x0 + error, degrade)
+    end = samplers.sample(predict, z, cold.cold_levels(steps), cold.cold(), ops=ops, prediction="x0")
+    return np.max(abs(end - (x0 + error)))  # of x_T = z nothing of x0 is left, so the error stays, and no more
+
+
+@fact("F-E13", cold.blurred, tolerance=1e-10)
+def blurs_compose(d):
+    """A^s A^r = A^(s+r), A^0 = 1, means stay, and a cosine of the transform is damped by its own factor."""
+    x, w = d.array(2, 1, 4, 6), d.real(0.2, 2)
+    s, r = (d.rng.uniform(0, 3, 2) for _ in range(2))
+    k, i = d.integer(0, 5), np.arange(6)
+    wave = np.tile(np.cos(np.pi * k * (2 * i + 1) / 12), (2, 1, 4, 1))
+    factor = np.exp(-((w * np.pi * k / 6) ** 2) / 2 * s).reshape(2, 1, 1, 1)
+    once, axes = cold.blurred(x, s, w), (1, 2, 3)
+    return max(np.max(abs(cold.blurred(once, r, w) - cold.blurred(x, s + r, w))), np.max(abs(cold.blurred(x, 0 * s, w) - x)),
+               np.max(abs(once.mean(axes) - x.mean(axes))), np.max(abs(cold.blurred(wave, s, w) - factor * wave)))
+
+
+@fact("F-E13", cold.gaussian_like, tolerance=1e-8)
+def gaussian_of_data(d):
+    """Noise whose mean is 0 and covariance 1 exactly takes the data's own mean and covariance."""
+    x, z = d.array(9, 3) @ d.array(3, 3) + d.array(3), d.array(7, 3)
+    z -= z.mean(axis=0)
+    z = z @ np.linalg.inv(np.linalg.cholesky(z.T @ z / 7)).T
+    y = cold.gaussian_like(x, z)
+    return max(np.max(abs(y.mean(axis=0) - x.mean(axis=0))),
+               np.max(abs(np.cov(y.T, bias=True) - np.cov(x.T, bias=True)))) / (1 + np.max(abs(x)) ** 2)
 
 
 @fact("F-E4", diffusion.convert, solvers.ddim_inversion, tolerance=1e-8)

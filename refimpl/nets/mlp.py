@@ -71,13 +71,15 @@ def mlp_init(key, sizes, dtype=np.float32):
 
 
 class TimeMLPConfig(NamedTuple):
-    """features: values in a sample; width and depth: of the residual layers; num_class_embeds counts a null class."""
+    """features: values in a sample; width and depth: of the residual layers; num_class_embeds counts a null class;
+    outputs: times features given, along x's first axis after N."""
 
     features: int = 2
     width: int = 128
     depth: int = 3
     time_dim: int = 64
     num_class_embeds: int | None = None
+    outputs: int = 1
 
 
 def time_mlp(params, x, t, labels=None, *, config, ops):
@@ -89,7 +91,7 @@ def time_mlp(params, x, t, labels=None, *, config, ops):
     a is the embedding of time and class, as the U-Net's.
 
     Shapes: x (N, ...) with features elements a sample, flattened; t (N,) real host numbers; labels (N,) integers,
-    expected exactly when the config has classes. Returns y of x's shape, and pullback(dy) -> dparams, dx.
+    expected exactly when the config has classes. Returns y (N, outputs x.shape[1], ...), and pullback(dy) -> dparams, dx.
     Raises: ValueError when a shape does not fit or labels are missing or not expected.
     Source: He et al. 2016, arXiv:1603.05027 (residual, activation first); Ho et al. 2020, arXiv:2006.11239 (time).
     """
@@ -111,7 +113,7 @@ def time_mlp(params, x, t, labels=None, *, config, ops):
     y, out = linear(params, "linear_out", ops.silu(h), ops)
 
     def pullback(dy):
-        grads, dh = out(dy.reshape(N, config.features))
+        grads, dh = out(dy.reshape(N, -1))
         dh, dact = ops.silu_vjp(dh, h), 0.0
         for before, project, first, m, second in reversed(steps):
             g2, dm = second(dh)
@@ -124,7 +126,7 @@ def time_mlp(params, x, t, labels=None, *, config, ops):
         grads = grads | g | embed_back(dact)
         return {name: grads[name] for name in params}, dx.reshape(shape)
 
-    return y.reshape(shape), pullback
+    return y.reshape(N, config.outputs * shape[1], *shape[2:]), pullback
 
 
 def time_mlp_init(key, config, dtype=np.float32):
@@ -148,4 +150,4 @@ def time_mlp_shapes(config):
         shapes |= linear_shapes(f"layers.{i}.time_emb_proj", E, c.width)
         shapes |= linear_shapes(f"layers.{i}.linear_1", c.width, c.width)
         shapes |= linear_shapes(f"layers.{i}.linear_2", c.width, c.width)
-    return shapes | linear_shapes("linear_out", c.width, c.features)
+    return shapes | linear_shapes("linear_out", c.width, c.outputs * c.features)

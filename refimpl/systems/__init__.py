@@ -5,7 +5,8 @@ import json
 from refimpl.ops._check import require
 
 SYSTEMS = {name: f"refimpl.systems.{name.replace('-', '_')}" for name in (
-    "ddpm", "gan", "lsgan", "wgan", "wgan-gp", "cgan", "dcgan", "sngan", "sagan", "biggan", "progressive", "stylegan",
+    "ddpm", "improved-ddpm", "ncsn", "score-sde", "edm", "flow-matching", "cold",
+    "gan", "lsgan", "wgan", "wgan-gp", "cgan", "dcgan", "sngan", "sagan", "biggan", "progressive", "stylegan",
     "stylegan2", "text-to-image", "pix2pix", "cyclegan", "srgan",
     "autoencoder", "vae", "vqvae", "vqvae2", "vqgan", "dvae", "nice", "realnvp", "glow", "ebm")}
 

@@ -16,7 +16,7 @@ from refimpl.train import Player, System
 from . import flows
 from .coder import CODEBOOK
 from .coder import DEFAULTS as CODER
-from .ddpm import wanted
+from .drawing import wanted
 
 DEFAULTS = CODER | {"codes": 64, "latent": 8, "positions": 8, "beta": 0.25, "codebook": "ema", "decay": 0.95,
                     "prior_width": 64, "prior_depth": 2, "prior_rate": 2e-3, "steps": 2000}

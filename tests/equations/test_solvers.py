@@ -172,7 +172,7 @@ STOCHASTIC = {
     "ddpm": (samplers.ddpm(), 1, 200), "ddpm large": (samplers.ddpm("large"), 1, 200),
     "ddim eta .6": (samplers.ddim(0.6), 1, 200), "euler ancestral": (solvers.ancestral(solvers.euler()), 1, 200),
     "reverse diffusion": (sde.reverse_diffusion(), 1, 200),
-    "euler-maruyama": (None, 1, 200),
+    "euler-maruyama": (None, 1, 200), "euler-maruyama by SNR": (sde.euler_maruyama(None, "vp"), 1, 200),
     "sde-dpm-solver++1": (multistep.dpm_solver_pp(1, eta=1.0), 1, 200),
     "sde-dpm-solver++2M": (multistep.dpm_solver_pp(2, eta=1.0, lower_last=False), 2, 200),
     "sde-dpm-solver++2M heun": (multistep.dpm_solver_pp(2, "heun", eta=1.0, lower_last=False), 2, 200),
@@ -298,6 +298,11 @@ def test_spacings_of_a_path():
     (lambda: sde.langevin(0.1, 1)(levels_between("vp", 4), 0), "signal at 1"),
     (lambda: sde.predictor_corrector(samplers.ddpm(), -1.0), "snr > 0"),
     (lambda: sde.euler_maruyama([1.0, 1.0], "vp"), "decrease"),
+    (lambda: sde.euler_maruyama(None, "vp")(np.array([[0.0, 1.0], [0.6, 0.8]]), 0), "signal is 0"),
+    (lambda: sde.euler_maruyama(None, "flow"), "a path 'flow' has none"),
+    (lambda: catalogue.sampler("langevin", "vp"), "keeps the signal at 1"),
+    (lambda: catalogue.sampler("ddim", eta="much"), "eta must be a number, got 'much'"),
+    (lambda: catalogue.sampler("dpm++-2m", lower_last=1), "lower_last must be of type bool, got 1"),
     (lambda: sde.euler_maruyama([1.0, 0.5], "vp")(levels_between("vp", 4), 0), "as many times"),
     (lambda: sde.drift_and_diffusion(0.5, "flow"), "kind must be"),
     (lambda: cold.cold_levels(0), "at least 1"),
@@ -332,8 +337,8 @@ def test_every_sampler_runs_where_formulas_degenerate(path):
             levels[0] = (0.0, 1.0)
         x = np.random.default_rng(0).standard_normal((4, 2)) * levels[0, 1]
         for name, rule in (all_rules(path) | stochastic_rules(path)).items():
-            if levels[0, 0] == 0 and name.strip() in ("plms", "edm"):
-                continue  # these two say that they cannot: test_one_clear_sentence
+            if levels[0, 0] == 0 and name.strip() in ("plms", "edm", "euler-maruyama"):
+                continue  # these say that they cannot: test_one_clear_sentence
             y = samplers.sample(lambda x, *level: diffusion.convert(point + 0 * x, x, *level, "x0", "v"), x, levels,
                                 rule, ops=ops, prediction="v", key=1)
             np.testing.assert_allclose(y, np.broadcast_to(point, y.shape), atol=1e-9, err_msg=f"{name}, {steps} steps")

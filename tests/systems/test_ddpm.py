@@ -4,7 +4,7 @@ import pytest
 
 from refimpl import data, ops, train
 from refimpl.equations import schedules
-from refimpl.systems import ddpm
+from refimpl.systems import ddpm, drawing, prior
 
 IMAGES = data.Data("made up", np.linspace(-1, 1, 6 * 2 * 4 * 4).reshape(6, 2, 4, 4), np.arange(6) % 3,
                    np.zeros((1, 2, 4, 4)), np.zeros(1, int), 3, None)
@@ -52,8 +52,9 @@ def test_the_loss_of_a_network_that_says_nothing_is_the_power_of_the_noise():
 
 def test_what_a_step_draws():
     x = np.zeros((40, 2), np.float32)
-    batch = train.Batch(x, np.arange(40) % 3)
-    draws = [ddpm.corruption(key, batch, 40, 3, 0.1, ops) for key in range(200)]
+    batch, config = train.Batch(x, np.arange(40) % 3), ddpm.defaults(POINTS) | {"T": 40}
+    draw = ddpm.model("ddpm", config, POINTS).draw
+    draws = [(draw(u)[2] + 1, *rest) for u, *rest in (prior.corruption(key, batch, 3, 0.1, ops) for key in range(200))]
     for t, eps, labels in draws:
         assert sorted(t) == list(range(1, 41))  # as many samples as times: each time once
         assert eps.dtype == np.float32 and np.all((labels == batch.labels) | (labels == 3))
@@ -65,8 +66,8 @@ def test_what_a_step_draws():
     # no draw takes another's words
     first = np.array([(t[0], labels[0] == 3, eps[0, 0]) for t, eps, labels in draws])
     assert np.abs(np.corrcoef(first.T) - np.eye(3)).max() < 0.25
-    assert np.all(ddpm.corruption(0, batch, 40, 3, 0.0, ops)[2] == batch.labels)
-    assert ddpm.corruption(0, train.Batch(x, None), 40, 0, 0.1, ops)[2] is None
+    assert np.all(prior.corruption(0, batch, 3, 0.0, ops)[2] == batch.labels)
+    assert prior.corruption(0, train.Batch(x, None), 0, 0.1, ops)[2] is None
 
 
 def test_samples_of_a_network_that_says_nothing():
@@ -80,13 +81,14 @@ def test_samples_of_a_network_that_says_nothing():
 
 def test_the_network_is_told_one_less_than_the_time(monkeypatch):
     """As public checkpoints are: t counts from 1 in the equations and from 0 in the network."""
-    told, mlp = [], ddpm.time_mlp
-    monkeypatch.setattr(ddpm, "time_mlp", lambda params, x, t, *rest, **more: (
+    told, mlp = [], prior.time_mlp
+    monkeypatch.setattr(prior, "time_mlp", lambda params, x, t, *rest, **more: (
         told.append((t, x)), mlp(params, x, t, *rest, **more))[1])
     system, params = built(POINTS)
     batch = train.Batch(POINTS.train, POINTS.train_labels)
     system.players["model"].loss_and_grads(params, {"model": {}}, batch, 5, ops)
-    t, eps, _ = ddpm.corruption(5, batch, 40, 3, 0.1, ops)
+    u, eps, _ = prior.corruption(5, batch, 3, 0.1, ops)
+    t = 1 + np.floor(40 * u).astype(int)
     signal, noise = schedules.level_at(schedules.cosine(40), t)
     assert np.array_equal(told[0][0], t - 1)
     np.testing.assert_allclose(told[0][1], signal[:, None] * batch.x + noise[:, None] * eps)
@@ -98,7 +100,7 @@ def test_samples_do_not_depend_on_the_chunk(monkeypatch, rng):
     system, params = built(IMAGES, rng)
     params = {"model": {k: p.astype(np.float32) for k, p in params["model"].items()}}
     whole = system.sample(params, {}, 7, 1, ops, steps=3, eta=1.0, guidance=0.5)
-    monkeypatch.setattr(ddpm, "together", lambda shape: 4)
+    monkeypatch.setattr(drawing, "together", lambda shape: 4)
     np.testing.assert_allclose(system.sample(params, {}, 7, 1, ops, steps=3, eta=1.0, guidance=0.5), whole, atol=1e-5)
     later = system.sample(params, {}, 4, 1, ops, labels=np.array([0, 1, 2, 0]), steps=3, eta=1.0, guidance=0.5, first=3)
     np.testing.assert_allclose(later, whole[3:], atol=1e-5)
