@@ -13,6 +13,7 @@ from . import checkpoint, pictures, score, systems, train
 from . import data as datasets
 from .ops._check import require
 from .ops.random import fold
+from .systems import published
 
 PREVIEW = 40  # samples in the picture that training leaves as it goes
 FIGURES = {"fd": "FDfeat", "precision": "precision", "recall": "recall", "density": "density", "coverage": "coverage",
@@ -51,9 +52,14 @@ def opened(folder, **changes):
 
 
 def draw(system, run, n, key, ops, labels=None, **options):
-    """n samples from the averaged parameters of a run.
+    """n samples from the averaged parameters of a run. Raises: as drawn."""
+    return drawn(system, train.averaged(run), run.state, n, key, ops, labels, **options)
 
-    Raises: ValueError for an option that the system's sampler has not.
+
+def drawn(system, params, state, n, key, ops, labels=None, **options):
+    """n samples from parameters on the host, on the host.
+
+    Raises: ValueError for an option that the system's sampler has not, or a value of another kind than its default's.
     """
     for name in options:
         require(name in system.options, f"{system.name} has no sampling option {name!r}; "
@@ -61,7 +67,7 @@ def draw(system, run, n, key, ops, labels=None, **options):
         usual, value = system.options[name], options[name]
         require(usual is None or type(value) is type(usual) or (type(usual) is float and type(value) is int),
                 f"{system.name}: sampling option {name} is like {usual!r}, got {value!r}")
-    params, state = (train.carried(part, ops, "to_device") for part in (train.averaged(run), run.state))
+    params, state = (train.carried(part, ops, "to_device") for part in (params, state))
     return train.carried(system.sample(params, state, n, key, ops, labels, **options), ops, "to_host")
 
 
@@ -165,19 +171,27 @@ def sampling_options(args):
 
 def run_sample(args):
     """Entry of `sample`."""
-    _, data, system, run = opened(args.folder)
-    out = Path(args.out or f"{args.folder}/samples.png")
+    require((args.folder is None) != (args.checkpoint is None),
+            "name the folder of a run, or with --checkpoint one of public weights" if args.folder is None else
+            f"--checkpoint {args.checkpoint} is sampled instead of a run: leave {args.folder} out")
+    out = Path(args.out or (f"{args.folder}/samples.png" if args.folder else "samples.png"))
     require(out.suffix in (".png", ".npz"), f"--out must end in .png (a picture) or .npz (arrays), got {out}")
+    if args.folder:
+        _, _, system, run = opened(args.folder)
+        params, state, made = train.averaged(run), run.state, {"step": run.step}
+    else:
+        system, params = published.opened(args.checkpoint)
+        state, made = {}, {}
     labels = in_turn(system, args.n)
     if args.labels:
-        require(system.classes, f"{system.name} on {data.spec} has no classes, so --labels has no meaning")
+        require(system.classes, f"{args.folder or args.checkpoint} has no classes, so --labels has no meaning")
         labels = np.array([_label(text, system.classes) for text in args.labels.split(",")])
         labels = labels[np.arange(args.n) % len(labels)]
     if out.suffix == ".png":
         pictures.require_packages()
     checkpoint.folder(out.parent)
-    x = draw(system, run, args.n, fold(args.seed, train.SAMPLE), computer(args.backend)[1], labels,
-             **sampling_options(args))
+    x = drawn(system, params, state, args.n, fold(args.seed, train.SAMPLE), computer(args.backend)[1], labels,
+              **sampling_options(args))
     if out.suffix == ".png":
         content = pictures.grid(x, labels)
     else:
@@ -185,7 +199,7 @@ def run_sample(args):
         np.savez(file, images=x, **({} if labels is None else {"labels": labels}))
         content = file.getvalue()
     checkpoint.write(out, content)
-    print(json.dumps({"out": str(out), "n": args.n, "step": run.step}) if args.json else f"{args.n} samples in {out}")
+    print(json.dumps({"out": str(out), "n": args.n} | made) if args.json else f"{args.n} samples in {out}")
 
 
 def _label(text, classes):

@@ -69,11 +69,15 @@ def add_parsers(subparsers):
         "examples:\n"
         "  python -m refimpl sample runs/digits\n"
         "  python -m refimpl sample runs/digits -n 20 --labels 3,8 --guidance 1 --out threes_and_eights.png\n"
-        "  python -m refimpl sample runs/digits --sampler dpm++-2m --steps 10\n\n" + SAMPLERS))
-    p.add_argument("folder", help="folder of a run, made by `train`")
+        "  python -m refimpl sample runs/digits --sampler dpm++-2m --steps 10\n"
+        "  python -m refimpl sample --checkpoint ddpm-cifar10-32 -n 4 --sampler unipc-3 --steps 20\n\n" + SAMPLERS))
+    p.add_argument("folder", nargs="?", help="folder of a run, made by `train`")
+    p.add_argument("--checkpoint", metavar="FOLDER", help="instead of a run: public weights in diffusers' layout "
+                   "(model_index.json, unet, scheduler), drawn from as the scheduler's settings say")
     p.add_argument("-n", type=positive, default=40, help="how many; default 40")
     p.add_argument("--labels", help="classes to draw, in turn, separated by commas; default: all")
-    p.add_argument("--out", help="a .png (picture) or an .npz (arrays images and labels); default FOLDER/samples.png")
+    p.add_argument("--out", help="a .png (picture) or an .npz (arrays images and labels); default samples.png in the "
+                   "run's folder, or here with --checkpoint")
     _sampling(p, "draw")
     p.set_defaults(run=commands.run_sample)
 
