@@ -95,7 +95,7 @@ def bound(args, options, outputs, arithmetic, proof, chain):
     r"""y as group norm's, or from statistics that are given; the running mean and variance from the batch's.
 
     dmu = c(h) u mean|x| and dv = (c(h) + 4) u v + dmu^2: the variance about a wrong mean is v + dmu^2 exactly. Each
-    joins its running value by (1 - m) r + m s, four roundings, six with the factor M/(M - 1).
+    joins its running value r by (1 - m) r + m s or r + m (s - r): four roundings of |r| + |m s|, six with M/(M - 1).
     """
     x, gamma, beta, mean, variance, train = args
     u, tiny, stabiliser = arithmetic.u, arithmetic.tiny, options["stabiliser"]
@@ -113,9 +113,9 @@ def bound(args, options, outputs, arithmetic, proof, chain):
     v, dmu = m.mean((flat - mu) ** 2), m.h * u * m.mean(np.abs(flat)) + tiny
     dv = (m.h + 4) * u * v + dmu * dmu + tiny
     share, unbiased = options["momentum"], flat.shape[2] / (flat.shape[2] - 1)
-    of_mean = share * dmu.reshape(-1) + 4 * u * (np.abs((1 - share) * mean) + np.abs(share * mu.reshape(-1))) + tiny
+    of_mean = share * dmu.reshape(-1) + 4 * u * (np.abs(mean) + np.abs(share * mu.reshape(-1))) + tiny
     of_variance = share * unbiased * dv.reshape(-1) + 6 * u * (
-        np.abs((1 - share) * variance) + share * unbiased * v.reshape(-1)) + tiny
+        np.abs(variance) + share * unbiased * v.reshape(-1)) + tiny
     return y, of_mean, of_variance
 
 

@@ -79,6 +79,23 @@ def group_norm(total):
     return kernel
 
 
+def batch_norm(total):
+    def kernel(x, gamma, beta, running_mean, running_var, train, momentum=0.1, stabiliser=1e-5):
+        rows, column = np.swapaxes(x, 0, 1).reshape(x.shape[1], -1), (-1,) + (1,) * (x.ndim - 2)
+        mu, v, mean, var = running_mean, running_var, running_mean.copy(), running_var.copy()
+        if train:
+            size = np.float32(rows.shape[1])
+            mu = total(rows) / size
+            square = total((rows - mu[:, None]) ** 2)
+            v, share = square / size, np.float32(momentum)
+            mean, var = mean + share * (mu - mean), var + share * (square / (size - 1) - var)
+        slope = 1 / np.sqrt(v + np.float32(stabiliser)) * (1 if gamma is None else gamma)
+        # Folded into one product and one sum, as frameworks do.
+        offset = -mu * slope if beta is None else beta - mu * slope
+        return x * slope.reshape(column) + offset.reshape(column), mean, var
+    return kernel
+
+
 def attention(total, block=7):
     """Online softmax over blocks of keys, every sum in the order given."""
     def kernel(q, k, v, mask=None, causal=False, scale=None):
@@ -117,4 +134,5 @@ def conv2d_vjp(total):
     return kernel
 
 
-HONEST = {"conv2d": conv2d, "group_norm": group_norm, "attention": attention, "conv2d_vjp": conv2d_vjp}
+HONEST = {"conv2d": conv2d, "group_norm": group_norm, "batch_norm": batch_norm, "attention": attention,
+          "conv2d_vjp": conv2d_vjp}
