@@ -2,7 +2,7 @@
 import numpy as np
 
 from refimpl import ops
-from refimpl.nets import autoencoder, blocks, initial, mlp, transformer, unet
+from refimpl.nets import autoencoder, blocks, classifier, initial, mlp, transformer, unet
 
 from . import fact
 
@@ -129,6 +129,26 @@ def decode_pullback(d):
     params = {n: p for n, p in params.items() if n.startswith(("decoder", "post_quant_conv"))}
     net = lambda p, z: autoencoder.decode(p, z, config=config, ops=ops)
     return pullback_error(net, params, (d.array(1, 2, 2, 1),), d)
+
+
+@fact("vjp", classifier.classifier, tolerance=1e-10)
+def classifier_pullback(d):
+    """The classifier's pullback is the transpose of its Jacobian, logits and hidden layers being its outputs."""
+    shape = (d.integer(1, 2), d.integer(1, 4), d.integer(1, 4))
+    params = random_params(classifier.classifier_shapes(shape, [2, 3][:d.integer(1, 2)], 2), d)
+
+    def net(p, x):
+        features, logits, pullback = classifier.classifier(p, x, ops=ops)
+        outputs = [*features, logits]
+
+        def back(dy):
+            pieces = np.split(dy, np.cumsum([a.size for a in outputs])[:-1])
+            *dfeatures, dlogits = [piece.reshape(a.shape) for piece, a in zip(pieces, outputs)]
+            return pullback(dfeatures, dlogits)
+
+        return np.concatenate([a.reshape(-1) for a in outputs]), back
+
+    return pullback_error(net, params, (d.array(2, *shape),), d)
 
 
 def _transformer(d):

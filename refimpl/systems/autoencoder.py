@@ -1,4 +1,4 @@
-"""Autoencoder: squared error through a bottleneck. A linear one finds the span of the principal components.
+"""Autoencoder: squared error through a bottleneck. A linear one (depth=0) finds the span of the principal components.
 
 Rumelhart, Hinton, Williams 1986, Nature 323; linear: Baldi and Hornik 1989, Neural Networks 2; the denoising view that
 links it to diffusion: Vincent 2011; Vincent et al. 2010, JMLR 11; Alain and Bengio 2014, arXiv:1211.4246.

@@ -40,9 +40,9 @@ def coder(config, data, outputs, latent, positions):
 
 
 def perceptrons(config, data, outputs, latent, positions):
-    """A coder of two perceptrons."""
-    require(min(config["width"], config["depth"], latent, positions) >= 1,
-            "width, depth and the sizes of the latent must be at least 1")
+    """A coder of two perceptrons; depth hidden layers each, and with none of them two linear maps."""
+    require(min(config["width"], latent, positions) >= 1 and config["depth"] >= 0,
+            "width and the sizes of the latent must be at least 1, depth at least 0")
     hidden, features = [config["width"]] * config["depth"], math.prod(data.shape)
     sizes = {"encoder": [features, *hidden, positions * outputs], "decoder": [positions * latent, *hidden, features]}
 

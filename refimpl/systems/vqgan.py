@@ -1,34 +1,58 @@
-"""VQGAN: a VQ-VAE whose reconstructions a discriminator judges, weighted so that both gradients are equally long at
-the decoder's last layer.
+"""VQGAN: a VQ-VAE whose reconstructions are compared by their features too, and judged patch by patch by a
+discriminator, weighted so that both gradients are equally long at the decoder's last layer.
 
-Esser, Rombach, Ommer 2021, arXiv:2012.09841 (without its perceptual loss: there is no public network for 8x8 digits).
+Esser, Rombach, Ommer 2021, arXiv:2012.09841. Their features are those of a classifier of ImageNet; ours those of a small
+one of the training data's own classes, learnt in the same run and fixed before they are used.
 """
 import math
 
+from refimpl.equations import perceptual
 from refimpl.equations.adversarial import hinge_d, hinge_d_vjp, wasserstein_g, wasserstein_g_vjp
 from refimpl.equations.quantise import adaptive_weight, perplexity
-from refimpl.nets.mlp import mlp, mlp_init
+from refimpl.nets.classifier import classifier, classifier_init
+from refimpl.nets.translate import patch_discriminator, patch_discriminator_init
+from refimpl.ops._check import require
 from refimpl.train import Player
 
 from . import codes, flows
 from .vqvae import one_level
 
-DEFAULTS = codes.DEFAULTS | {"adversarial": 0.8, "discriminator_rate": 5e-4, "discriminator_start": 300}
+DEFAULTS = codes.DEFAULTS | {"positions": 2, "perceptual": 30.0, "adversarial": 0.2, "start": 600, "judge_rate": 1e-3,
+                             "judge_width": 64, "feature_widths": [16, 32]}
+
+
+def defaults(data):
+    """Settings for these data: features are a classifier's, so there are none without classes."""
+    return DEFAULTS if data.classes else DEFAULTS | {"perceptual": 0.0}
 
 
 def build(config, data):
-    """The system: players autoencoder, discriminator, prior. Shapes: config as DEFAULTS. Returns a System."""
+    r"""The system: players autoencoder, discriminator, features (with a perceptual loss), prior.
+
+    $$L = \|x-\hat x\|^2 + L_{VQ} + p\,L_{features} - \lambda a\,D(\hat x)$$
+
+    The last two terms begin at the step `start`: by then there is something to judge, and the features are learnt.
+    Shapes: config as DEFAULTS. Returns a System.
+    Raises: ValueError for settings that do not fit.
+    """
     codes.check("vqgan", config)
-    model, features = one_level(config, data), math.prod(data.shape)
+    require(len(data.shape) == 3, f"vqgan judges patches of images, and samples of {data.spec} have shape {data.shape}")
+    require(data.classes or not config["perceptual"], f"vqgan: the perceptual loss compares features of a classifier, "
+            f"and {data.spec} has no classes: set perceptual=0")
+    require(config["start"] >= 0, f"vqgan: start must not be negative, got {config['start']}")
+    model = one_level(config, data)
+    halvings = max(1, int(math.log2(min(data.shape[1:]) / 4)))
+    widths = [config["judge_width"] * 2**k for k in range(halvings)]
 
     def judge(params, x, ops):
-        y, back = mlp(params["discriminator"], x.reshape(len(x), -1), ops=ops, activation="leaky_relu")
+        return patch_discriminator(params["discriminator"], x, ops=ops)
 
-        def pullback(dy):
-            grads, dx = back(dy[:, None])
-            return grads, dx.reshape(x.shape)
-
-        return y[:, 0], pullback
+    def unlike(params, x_hat, x, ops):
+        """The perceptual loss and its gradient for x_hat."""
+        features, _, back = classifier(params["features"], x_hat, ops=ops)
+        wanted, _, _ = classifier(params["features"], x, ops=ops)
+        return (perceptual.feature_loss(features, wanted),
+                back(perceptual.feature_loss_vjp(1.0, features, wanted)[0])[1])
 
     def autoencoder(params, state, batch, key, ops):
         own, kept = params["autoencoder"], state["autoencoder"]
@@ -36,16 +60,18 @@ def build(config, data):
         loss, dx_hat = codes.reconstruction(x_hat, batch.x)
         metrics = {"error": loss, "perplexity": perplexity(k, config["codes"])}
         after = after | {"step": kept["step"] + 1}
-        plain = back(0 * dx_hat)  # what comes from the bottleneck alone: in both pullbacks, counted once
-        grads = back(dx_hat)
-        if kept["step"] >= config["discriminator_start"]:
+        if kept["step"] >= config["start"]:
+            if config["perceptual"]:
+                distance, dx = unlike(params, x_hat, batch.x, ops)
+                loss, dx_hat = loss + config["perceptual"] * distance, dx_hat + x_hat.dtype.type(config["perceptual"]) * dx
+                metrics["perceptual"] = float(distance)
             logits, judged = judge(params, x_hat, ops)
-            adversarial = back(judged(wasserstein_g_vjp(1.0, logits))[1])
-            weight = config["adversarial"] * adaptive_weight(grads[model.last], adversarial[model.last])
-            grads = {name: g + g.dtype.type(weight) * (adversarial[name] - plain[name]) for name, g in grads.items()}
-            loss = loss + weight * float(wasserstein_g(logits))
+            dx = judged(wasserstein_g_vjp(1.0, logits))[1]
+            last = (back(d)[model.last] for d in (dx_hat, dx))  # nothing of the bottleneck's in the decoder
+            weight = config["adversarial"] * adaptive_weight(*last)
+            loss, dx_hat = loss + weight * float(wasserstein_g(logits)), dx_hat + x_hat.dtype.type(weight) * dx
             metrics["weight"] = weight
-        return loss + extra, grads, state | {"autoencoder": after}, metrics
+        return loss + extra, back(dx_hat), state | {"autoencoder": after}, metrics
 
     def discriminator(params, state, batch, key, ops):
         own, kept = params["autoencoder"], state["autoencoder"]
@@ -55,12 +81,22 @@ def build(config, data):
         one, two = back_real(d_real)[0], back_fake(d_fake)[0]
         return hinge_d(real_logits, fake_logits), {k: one[k] + two[k] for k in one}, state, {}
 
+    def features(params, state, batch, key, ops):
+        layers, logits, back = classifier(params["features"], batch.x, ops=ops)
+        grads, _ = back([0 * layer for layer in layers], ops.cross_entropy_vjp(1.0, logits, batch.labels))
+        return ops.cross_entropy(logits, batch.labels), grads, state, {}
+
     def init(key):
         params, kept = model.init(key)
         return params, kept | {"step": codes.np.zeros(1, "int64")}
 
     own = Player(init, autoencoder, flows.optimiser(config), ema=config["ema"])
-    sizes = [features, *[config["width"]] * config["depth"], 1]
-    other = Player(lambda key: (mlp_init(key, sizes), {}), discriminator,
-                   flows.optimiser(config | {"rate": config["discriminator_rate"]}))
-    return codes.system("vqgan", config, data, model, {"autoencoder": own, "discriminator": other})
+    other = Player(lambda key: (patch_discriminator_init(key, data.shape[0], widths), {}), discriminator,
+                   flows.optimiser(config | {"rate": config["judge_rate"]}))
+    players = {"autoencoder": own, "discriminator": other}
+    if config["perceptual"]:
+        learnt = flows.optimiser(config | {"steps": max(2, config["start"])})
+        learnt = learnt._replace(rate=lambda step, rate=learnt.rate: rate(step) if step < config["start"] else 0.0)
+        players["features"] = Player(lambda key: (classifier_init(key, data.shape, config["feature_widths"],
+                                                                  data.classes), {}), features, learnt)
+    return codes.system("vqgan", config, data, model, players)

@@ -6,6 +6,7 @@ from strict import StrictArray, to_device, to_host
 from refimpl import ops
 from refimpl.facts import Draw
 from refimpl.facts.nets import random_params
+from refimpl.nets.classifier import classifier, classifier_shapes
 from refimpl.nets.mlp import TimeMLPConfig, mlp, mlp_shapes, time_mlp, time_mlp_shapes
 from refimpl.nets.unet import unet, unet_config, unet_shapes
 
@@ -30,8 +31,16 @@ def time_mlp_case(d):
     return net, random_params(time_mlp_shapes(config), d), d.array(2, 4)
 
 
+def classifier_case(d):
+    def net(p, x):
+        features, logits, pullback = classifier(p, x, ops=ops)
+        return logits, lambda dy: pullback(features, dy)
+
+    return net, random_params(classifier_shapes((2, 6, 4), [3, 4], 3), d), d.array(2, 2, 6, 4)
+
+
 CASES = {
-    "unet": unet_case, "mlp": mlp_case, "time_mlp": time_mlp_case,
+    "unet": unet_case, "mlp": mlp_case, "time_mlp": time_mlp_case, "classifier": classifier_case,
     "unet-adaptive": lambda d: unet_case(d, resnet_time_scale_shift="scale_shift", downsample_padding=0),
     "unet-dropout": lambda d: unet_case(d, dropout=0.3, center_input_sample=True, mid_block_scale_factor=2),
 }

@@ -8,6 +8,7 @@ from torch import nn  # noqa: E402
 from refimpl import ops  # noqa: E402
 from refimpl.facts import Draw  # noqa: E402
 from refimpl.facts.nets import random_params  # noqa: E402
+from refimpl.nets.classifier import classifier, classifier_shapes  # noqa: E402
 from refimpl.nets.mlp import TimeMLPConfig, mlp, mlp_shapes, time_mlp, time_mlp_shapes  # noqa: E402
 from refimpl.nets.transformer import TransformerConfig, transformer, transformer_shapes  # noqa: E402
 
@@ -63,6 +64,25 @@ def test_mlp(rng):
     grads, dx = pullback(u)
     check(y, h, grads, p)
     assert np.max(abs(dx - x_torch.grad.numpy())) <= 1e-9
+
+
+def test_classifier(rng):
+    params, x = random_params(classifier_shapes((2, 6, 5), [3, 4], 3), Draw(0)), rng.standard_normal((2, 2, 6, 5))
+    features, logits, pullback = classifier(params, x, ops=ops)
+    cotangents = [rng.standard_normal(a.shape) for a in (*features, logits)]
+    p, x_torch = leaves(params), torch.from_numpy(x).requires_grad_()
+    h1 = nn.functional.conv2d(x_torch, p["convs.0.weight"], p["convs.0.bias"], padding=1).relu()
+    h2 = nn.functional.conv2d(h1, p["convs.1.weight"], p["convs.1.bias"], stride=2, padding=1).relu()
+    y = nn.functional.linear(h2.flatten(1), p["output.weight"], p["output.bias"])
+    for ours, theirs in zip((*features, logits), (h1, h2, y)):
+        assert np.max(abs(ours - theirs.detach().numpy())) <= 1e-9
+    sum((a * torch.from_numpy(u)).sum() for a, u in zip((h1, h2, y), cotangents)).backward()
+    grads, dx = pullback(cotangents[:2], cotangents[2])
+    check(logits, y, grads, p)
+    assert np.max(abs(dx - x_torch.grad.numpy())) <= 1e-9
+    nothing, dx_of_features = pullback(cotangents[:2])
+    assert nothing is None
+    np.testing.assert_allclose(dx_of_features, pullback(cotangents[:2], 0 * cotangents[2])[1], atol=1e-12)
 
 
 def test_time_mlp(rng):

@@ -1,5 +1,6 @@
 """Autoencoders, codes, flows and energies as systems: gradients of their losses, samples, and smoke of the rest."""
 import functools
+import itertools
 import math
 
 import numpy as np
@@ -17,6 +18,7 @@ POINTS = IMAGES._replace(train=np.sin(np.arange(16.0)).reshape(8, 2), test=np.co
                          train_labels=None, test_labels=None, classes=0, levels=None)
 SMALL = {"width": 8, "depth": 1, "steps": 4, "warmup": 1}
 CODES = SMALL | {"codes": 5, "latent": 3, "positions": 2, "prior_width": 8, "prior_depth": 1}
+JUDGED = {"start": 0, "judge_width": 4, "feature_widths": [3, 4]}
 CASES = {  # system, data, settings
     "autoencoder": ("autoencoder", IMAGES, SMALL | {"latent": 3, "noise": 0.3}),
     "vae-gaussian": ("vae", IMAGES, SMALL | {"latent": 3, "beta": 0.7}),
@@ -28,11 +30,14 @@ CASES = {  # system, data, settings
     "dvae": ("dvae", IMAGES, CODES),
     "nice": ("nice", IMAGES, SMALL | {"couplings": 2}),
     "realnvp": ("realnvp", IMAGES, SMALL | {"couplings": 2, "levels": 2}),
+    "realnvp-variational": ("realnvp", IMAGES, SMALL | {"couplings": 2, "dequantise": "variational"}),
+    "glow-variational": ("glow", IMAGES, SMALL | {"couplings": 1, "dequantise": "variational", "logit": 0.0}),
     "glow": ("glow", IMAGES, SMALL | {"couplings": 2, "levels": 2, "net": "conv"}),
     "glow-points": ("glow", POINTS, SMALL | {"couplings": 2}),
 }
 QUANTISED = {"vqvae": CODES | {"codebook": "gradient"}, "vqvae-ema": CODES, "vqvae2": CODES | {"top": 1},
-             "vqgan": CODES | {"discriminator_start": 0}}
+             "vqgan": CODES | JUDGED | {"perceptual": 0.0, "adversarial": 0.8},
+             "vqgan-features": CODES | JUDGED | {"adversarial": 0.0}}
 ALL = CASES | {name: (name.split("-")[0], IMAGES, settings) for name, settings in QUANTISED.items()} | {
     "ebm": ("ebm", POINTS, SMALL | {"chains": 16, "langevin": 2})}
 
@@ -83,7 +88,7 @@ def test_gradient_of_the_prior(name):
     assert slope_error("prior", name, *built(name)) < 1e-7
 
 
-@pytest.mark.parametrize("name", ["vqvae", "vqvae-ema", "vqvae2"])
+@pytest.mark.parametrize("name", ["vqvae", "vqvae-ema", "vqvae2", "vqgan-features"])
 def test_gradient_of_the_decoder(name):
     """Behind the codebook the loss is differentiable; before it the gradient is the straight-through one by design."""
     assert slope_error("autoencoder", name, *built(name), names="decoder") < 1e-7
@@ -103,6 +108,20 @@ def test_gradient_around_the_codebook(name, monkeypatch):
 
 def test_gradient_of_the_discriminator():
     assert slope_error("discriminator", "vqgan", *built("vqgan")) < 1e-7
+
+
+def test_features_are_learnt_and_then_fixed():
+    """Their gradient is that of the classes' cross-entropy; from `start` on, when they are used, they stay."""
+    name = "vqgan-features"
+    assert slope_error("features", name, *built(name)) < 1e-7
+    d = IMAGES._replace(train=IMAGES.train.astype(np.float32))
+    system = systems.build("vqgan", systems.configure("vqgan", d, QUANTISED[name] | {"start": 2, "warmup": 0}), d)
+    runs = [train.begin(system, 0)]
+    for step in range(4):
+        runs.append(train.advance(system, runs[-1], train.batch_at(d, 0, step, 4), 0, ops)[0])
+    moved = [max(np.max(abs(a.params["features"][k] - b.params["features"][k])) for k in a.params["features"])
+             for a, b in itertools.pairwise(runs)]
+    assert moved[0] > 0 and moved[1] > 0 and moved[2:] == [0, 0]
 
 
 def test_gradient_before_the_codebook():
@@ -146,6 +165,7 @@ def test_gradient_of_a_learnt_codebook():
 def test_adversarial_gradients_are_weighted_at_the_last_layer():
     """The adversarial gradient is added at .8 times the length that the reconstruction's has at the last layer."""
     d, system, params, state = built("vqgan")
+    params = params | {"discriminator": {k: 10 * p for k, p in params["discriminator"].items()}}  # so that delta is small
     batch = train.Batch(d.train[:4], d.train_labels[:4])
     f = system.players["autoencoder"].loss_and_grads
     late = state | {"autoencoder": state["autoencoder"] | {"step": np.full(1, -1)}}
@@ -187,7 +207,7 @@ def test_samples(name):
             system.sample(params, state, 2, 7, ops, np.zeros(2, int))
 
 
-@pytest.mark.parametrize("name", ["nice", "realnvp", "glow", "glow-points"])
+@pytest.mark.parametrize("name", ["nice", "realnvp", "realnvp-variational", "glow", "glow-points"])
 def test_flows_reconstruct_exactly(name):
     d, system, params, state = built(name)
     x = 0.9 * d.test
@@ -204,7 +224,8 @@ def test_reconstructions(name):
     np.testing.assert_allclose(half, half[::-1], atol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["realnvp", "glow-points", "vae-gaussian", "vae-logistic", "vae-points"])
+@pytest.mark.parametrize("name", ["realnvp", "realnvp-variational", "glow-points", "vae-gaussian", "vae-logistic",
+                                  "vae-points"])
 def test_likelihood_is_the_loss(name):
     """What `score` reports of a batch is the training loss, for the same noise; a VAE's bound gets tighter with K."""
     d, system, params, state = built(name)
@@ -259,6 +280,8 @@ def test_fresh_nice_under_the_logit_map_is_uniform():
     ("vqvae", {"codebook": "fixed"}, "codebook must be 'ema' or 'gradient'"),
     ("vqvae2", {"net": "conv"}, "net must be mlp"), ("dvae", {"tau": 0.0}, "tau, tau_end and variance"),
     ("realnvp", {"levels": 3}, "set fewer levels"), ("glow", {"prior": "cauchy"}, "prior must be normal or logistic"),
+    ("vqgan", {"start": -1}, "start must not be negative"),
+    ("glow", {"dequantise": "none"}, "dequantise must be uniform or variational"),
     ("nice", {"logit": 0.7}, r"logit must be in \[0, 1/2\)"), ("ebm", {"step": 0.0}, "step and extent"),
 ])
 def test_settings_that_are_refused(name, changes, message):
