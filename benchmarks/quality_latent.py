@@ -17,7 +17,7 @@ from refimpl.ops.random import fold
 HELD_OUT = 200  # training samples set aside for early stopping
 
 
-def trained(name, spec="digits", seed=0, every=0, **changes):
+def trained(name, spec="digits", seed=0, every=0, backend="reference", **changes):
     """Data, System and Run after training; with `every`, the run with the best held-out nll instead (early stopping).
 
     The held-out samples are the last HELD_OUT of the training set; the test set has no part in it.
@@ -28,9 +28,9 @@ def trained(name, spec="digits", seed=0, every=0, **changes):
         d = d._replace(train=d.train[:-HELD_OUT], train_labels=labels)
     config = systems.configure(name, d, changes)
     system = systems.build(name, config, d)
-    run, best = train.begin(system, seed), (math.inf, None)
+    run, best, by = train.begin(system, seed), (math.inf, None), train.backend(backend)
     for step in range(config["steps"]):
-        run, _ = train.advance(system, run, train.batch_at(d, seed, step, config["batch"]), seed, ops)
+        run, _ = train.advance(system, run, train.batch_at(d, seed, step, config["batch"]), seed, by)
         if every and (step + 1) % every == 0:
             cost = float(np.mean(system.nll(train.averaged(run), run.state, held, 1, ops)))
             best = min(best, (cost, run), key=lambda pair: pair[0])

@@ -230,6 +230,8 @@ def run_score(args):
     figures["intervals"] = score.intervals(*sets[0], data, judged)
     if Path(args.samples).suffix != ".npz" and system.nll:
         figures |= likelihood(data, system, run, args.seed, ops)
+    if Path(args.samples).suffix != ".npz" and system.truth:
+        figures |= score.restored(sets[0][0], system.truth(score.count(data)))
     if args.json:
         print(json.dumps(figures))
         return
@@ -242,6 +244,10 @@ def run_score(args):
                                     ["90 %", *(between.get(k, "") for k in FIGURES)]])
     print(f"KID {figures['kid']:.2f} (90 %: {between['kid']}), inception score {figure(figures['inception'])}, "
           f"memorised {100 * figures['memorised']:.1f} %")
+    if "modes" in figures:
+        print(f"{figures['modes']:g} of {data.classes} modes reached, {100 * figures['at_modes']:.1f} % of samples at one")
+    if "psnr" in figures:
+        print(f"PSNR {figures['psnr']:.2f} dB, SSIM {figures['ssim']:.3f} beside the images to be found")
     if data.spec == "digits":
         yardsticks()
 

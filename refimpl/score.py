@@ -3,7 +3,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .equations import metrics
+from .equations import images, metrics
 from .ops._check import require
 
 MOST = 2000  # samples and test images compared; distances between all pairs are formed
@@ -19,6 +19,7 @@ YARDSTICKS = [
     ("uniform noise", 340.0, 0.00, 1.00),
     ("PyTorch U-Net, 825 steps, DDIM-50", 2.90, 0.90, 0.59),
 ]
+MIXTURES = {"gaussians8": 0.01 * 2**0.5, "gaussians25": 0.05 / 8**0.5}  # the deviation of every mode
 REAL_DISTANCE = 2.08  # median distance of a test digit to its nearest training digit
 
 
@@ -95,7 +96,7 @@ def score(samples, labels, data, judged):
 
 def more(samples, data, judged):
     """Figures that are read beside those of `score`: kid and inception on the judge's output, memorised the share of
-    samples that lie nearer to a training image than half of what is usual for test images.
+    samples that lie nearer to a training image than half of what is usual for test images; of a mixture, its modes.
 
     inception is None without labels. Raises: ValueError when the samples have another shape than the data.
     """
@@ -103,9 +104,25 @@ def more(samples, data, judged):
     require(samples.shape == (n, *data.shape),
             f"score: {n} samples of shape {data.shape} expected, got {samples.shape}")
     samples = np.clip(samples, -1, 1) if len(data.shape) == 3 else samples
-    return {"kid": metrics.kernel_distance(judged.features(samples), judged.features(data.test[:n])),
+    found = modes(samples, data) if data.spec in MIXTURES else {}
+    return found | {
+            "kid": metrics.kernel_distance(judged.features(samples), judged.features(data.test[:n])),
             "inception": judged.probabilities and metrics.inception_score(judged.probabilities(samples)),
             "memorised": metrics.memorised(samples, data.train[:MOST], data.test[:n])}
+
+
+def modes(samples, data):
+    """Of a mixture in MIXTURES: how many modes samples reach within three deviations, the share of samples that do."""
+    centres = np.stack([data.train[data.train_labels == k].mean(axis=0) for k in range(data.classes)])
+    found, share = metrics.mode_coverage(samples, centres, 3 * MIXTURES[data.spec])
+    return {"modes": found, "at_modes": share}
+
+
+def restored(samples, truth):
+    """Of a translation: PSNR in decibels and SSIM beside what it was to find; SSIM's window is at most the image."""
+    samples, side = np.clip(samples, -1, 1), min(truth.shape[2:])
+    return {"psnr": images.psnr(samples, truth, 2),
+            "ssim": images.ssim(samples, truth, 2, size=min(11, side - 1 + side % 2))}
 
 
 def intervals(samples, labels, data, judged, draws=200):

@@ -50,7 +50,8 @@ class System(NamedTuple):
     classes: how many labels can be asked for, 0 for none; options: the sampler's, with their defaults. Where a system
     has them: nll(params, state, x, key, ops) -> (N,), what data cost, in bits per dimension on a grid of levels and
     nats elsewhere; encode(params, state, x, ops) -> z and decode(params, state, z, ops) -> x, without randomness;
-    codes(params, state, x, ops) -> (N, L) integers; path(params, state, x, ops) -> [(what was done, x then)] of a flow.
+    codes(params, state, x, ops) -> (N, L) integers; path(params, state, x, ops) -> [(what was done, x then)] of a flow;
+    truth(n) -> (n, ...), what the first n samples would be if they were perfect, of a translation.
     """
 
     name: str
@@ -63,6 +64,7 @@ class System(NamedTuple):
     decode: object = None
     codes: object = None
     path: object = None
+    truth: object = None
 
 
 class Run(NamedTuple):

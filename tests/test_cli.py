@@ -1,5 +1,6 @@
 """The command line: what works, and every user's mistake as one sentence on stderr with a non-zero exit."""
 import json
+import re
 import os
 import shutil
 import signal
@@ -226,6 +227,28 @@ def test_diverging_training_is_one_sentence(tmp_path, capsys):
     sentence = refused(capsys, "train", "ddpm", "--data", "moons", *TINY, "--steps", "30", "--set", "rate=1e38",
                        "--set", "clip=0", "--out", tmp_path / "run")
     assert "of model is" in sentence and "still holds step 0" in sentence
+
+
+def test_a_game_that_diverges_names_its_last_good_checkpoint(tmp_path, capsys):
+    folder = tmp_path / "run"
+    sentence = refused(capsys, "train", "wgan", "--data", "moons", "--batch", "8", "--preview-every", "0", "--steps", "60",
+                       "--checkpoint-every", "1", "--set", "width=4", "--set", "rate=1e18", "--set", "clip_weights=0",
+                       "--out", folder)
+    step = int(re.search(r"checkpoint.safetensors still holds step (\d+)$", sentence)[1])
+    assert re.match(r"refimpl: the (loss|gradient) of (discriminator|generator) is (nan|-?inf) at step", sentence)
+    assert step == int(re.search(r"at step (\d+)", sentence)[1]) - 1 and str(folder) in sentence
+    tensors, meta = checkpoint.load(folder / train.CHECKPOINT)
+    assert meta["step"] == step and all(np.isfinite(a).all() for a in tensors.values())
+
+
+@pytest.mark.parametrize("system, changes, sentence", [
+    ("progressive", ["--batch", "6"], "batch must be a multiple of the group of 4 for the minibatch deviation, got 6"),
+    ("dcgan", ["--set", "latent=0"], "dcgan: latent must be at least 1, got 0"),
+    ("biggan", ["--set", "latent=7"], "latent a multiple of 3, got 7"),
+    ("pix2pix", ["--data", "moons"], "pix2pix translates images, and samples of moons have shape"),
+    ("cgan", ["--data", "swissroll"], "cgan needs labels, and swissroll has none")])
+def test_games_that_do_not_fit_are_one_sentence(system, changes, sentence, tmp_path, capsys):
+    assert sentence in refused(capsys, "train", system, *changes, "--preview-every", "0", "--out", tmp_path / "run")
 
 
 def test_ctrl_c_is_one_sentence_and_130(tmp_path):

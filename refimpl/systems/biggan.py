@@ -3,17 +3,20 @@ loss, a projection discriminator, orthogonal regularisation; samples from trunca
 
 Brock et al. 2019, arXiv:1809.11096.
 """
+import numpy as np
+
 from refimpl.equations.translation import truncated_normal
 from refimpl.equations.weights import orthogonal_regularisation, orthogonal_regularisation_vjp
 from refimpl.nets import biggan as nets
 from refimpl.nets.reparametrise import matrices, spectral, spectral_init
 from refimpl.ops._check import require
+from refimpl.ops.random import fold
 
 from . import two_player
 
 DEFAULTS = two_player.DEFAULTS | {
     "objective": "hinge", "base": 2, "width": 32, "embedding": 16, "attention": 4, "orthogonal": 1e-4, "latent": 60,
-    "rate": 4e-4, "rate_g": 4e-4, "beta2": 0.99, "ema": 0.99, "steps": 2000}
+    "rate": 2e-3, "rate_g": 4e-4, "beta2": 0.99, "ema": 0.99, "steps": 3000}
 OPTIONS = {"truncation": 0.0}  # the largest |z|; 0 for no truncation
 
 
@@ -24,9 +27,30 @@ def build(config, data):
     Raises: ValueError when the data have no labels or are no square images of a fitting size.
     Source: Brock et al. 2019, arXiv:1809.11096.
     """
-    extra = orthogonal(config["orthogonal"]) if config["orthogonal"] else None
-    return two_player.two_player("biggan", config, data, networks(config, data, split=True), conditional=True,
-                                 options=OPTIONS, extra=extra)
+    extra, nets = orthogonal(config["orthogonal"]) if config["orthogonal"] else None, networks(config, data, split=True)
+    system = two_player.two_player("biggan", config, data, nets, conditional=True, options=OPTIONS, extra=extra)
+
+    def sample(params, state, n, key, ops, labels=None, first=0, truncation=0.0):
+        own = standing(nets, params, state, data, ops, truncation)
+        return system.sample(params, state | {"generator": own}, n, key, ops, labels, first, truncation=truncation)
+
+    return system._replace(sample=sample)
+
+
+def standing(nets, params, state, data, ops, truncation, passes=50, batch=64):
+    r"""The generator's state with batch norm's statistics over fresh samples, as truncated as those to be drawn.
+
+    $$\mu, v \leftarrow .9\,(\mu, v) + .1\,(\mu, v)_{	ext{batch } k}, \qquad k = 1 \dots \mathrm{passes}$$
+
+    Those of training belong to other parameters than the averaged ones, and to z that is not truncated.
+    Shapes: returns the generator's state, the same for every key and number of samples.
+    Source: Brock et al. 2019, arXiv:1809.11096, app. C ("standing statistics", there a plain mean over 100 passes).
+    """
+    own, labels = state["generator"], np.arange(batch) % data.classes
+    for k in range(passes):
+        z = nets.latents(fold(0, k), np.arange(batch), data.train, ops, truncation=truncation)
+        _, _, own = nets.generator(params["generator"], own, z, labels, ops, True)
+    return own
 
 
 def truncated_latents(size):

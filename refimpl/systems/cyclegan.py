@@ -111,4 +111,5 @@ def build(config, data):
     return System("cyclegan", {
         "discriminators": Player(discriminators_init, discriminators_loss, optimiser(config, config["rate"])),
         "generators": Player(generators_init, generators_loss, optimiser(config, config["rate_g"]),
-                             ema=config["ema"])}, sample, 0, {"back": False})
+                             ema=config["ema"])}, sample, 0, {"back": False},
+        truth=lambda n: -sources(data, n, 0, None))

@@ -85,7 +85,8 @@ def build(config, data):
             lambda key: (nets.patch_discriminator_init(key, 1 + channels, config["patch_widths"]), {}),
             discriminator_loss, optimiser(config, config["rate"])),
         "generator": Player(lambda key: (nets.translator_init(fold(key, 1), c), {}), generator_loss,
-                            optimiser(config, config["rate_g"]), ema=config["ema"])}, sample)
+                            optimiser(config, config["rate_g"]), ema=config["ema"])}, sample,
+        truth=lambda n: sources(data, n, 0, None))
 
 
 def sources(data, n, first, labels):

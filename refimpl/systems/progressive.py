@@ -11,7 +11,7 @@ from refimpl.ops._check import require
 from . import two_player
 
 DEFAULTS = two_player.DEFAULTS | {
-    "penalty": "r1", "base": 4, "width": 32, "group": 4, "grow": 0.3, "fade": 0.5, "rate": 2e-3, "rate_g": 2e-3,
+    "penalty": "r1", "base": 4, "width": 32, "group": 4, "grow": 0.3, "fade": 0.5, "rate": 2e-2, "rate_g": 1e-2,
     "beta2": 0.99, "ema": 0.99, "steps": 2000}
 
 

@@ -4,12 +4,11 @@ Zhang et al. 2019, arXiv:1805.08318.
 """
 from . import biggan, two_player
 
-DEFAULTS = {k: v for k, v in biggan.DEFAULTS.items() if k != "orthogonal"} | {"latent": 64, "rate": 4e-4,
-                                                                               "rate_g": 1e-4}
+DEFAULTS = {k: v for k, v in biggan.DEFAULTS.items() if k != "orthogonal"} | {"latent": 64}
 
 
 def build(config, data):
-    """The system for labelled square images; the discriminator learns four times as fast as the generator.
+    """The system for labelled square images; the discriminator learns five times as fast as the generator.
 
     Shapes: config as DEFAULTS. Returns a System.
     Raises: ValueError when the data have no labels or are no square images of a fitting size.

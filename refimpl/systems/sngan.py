@@ -4,7 +4,8 @@ Miyato et al. 2018, arXiv:1802.05957.
 """
 from . import dcgan, two_player
 
-DEFAULTS = dcgan.DEFAULTS | {"objective": "hinge", "batch_norm": False, "spectral_norm": True}
+DEFAULTS = dcgan.DEFAULTS | {"objective": "hinge", "batch_norm": False, "spectral_norm": True, "rate": 2e-3,
+                             "rate_g": 5e-4, "beta1": 0.0, "ema": 0.99, "steps": 4000}
 
 
 def build(config, data):

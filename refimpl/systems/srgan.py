@@ -61,4 +61,4 @@ def build(config, data):
     if config["weight"]:
         players = {"discriminator": Player(lambda key: dcgan.discriminator_init(key, d), discriminator_loss,
                                            optimiser(config, config["rate"]))} | players
-    return System("srgan", players, sample)
+    return System("srgan", players, sample, truth=lambda n: sources(data, n, 0, None))

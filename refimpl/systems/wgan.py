@@ -4,7 +4,8 @@ Arjovsky et al. 2017, arXiv:1701.07875, algorithm 1 (with Adam without momentum 
 """
 from . import gan, two_player
 
-DEFAULTS = gan.DEFAULTS | {"objective": "wasserstein", "penalty": "none", "clip_weights": 0.1, "critic_steps": 5}
+DEFAULTS = gan.DEFAULTS | {"objective": "wasserstein", "penalty": "none", "clip_weights": 0.03, "critic_steps": 5,
+                           "rate": 3e-4, "rate_g": 5e-4, "ema": 0.99, "steps": 12000}
 
 
 def build(config, data):
