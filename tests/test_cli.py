@@ -1,7 +1,7 @@
 """The command line: what works, and every user's mistake as one sentence on stderr with a non-zero exit."""
 import json
-import re
 import os
+import re
 import shutil
 import signal
 import subprocess
