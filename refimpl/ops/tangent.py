@@ -83,9 +83,9 @@ class Dual(np.lib.mixins.NDArrayOperatorsMixin):
     """A value and its derivative along a direction: arrays of one shape and dtype. `real` is the value, for masks."""
 
     def __init__(self, primal, tangent):
-        require(primal.shape == tangent.shape and primal.dtype == tangent.dtype,
-                f"Dual: primal and tangent of one shape and dtype expected, got {primal.shape} {primal.dtype} and "
-                f"{tangent.shape} {tangent.dtype}")
+        if primal.shape != tangent.shape or primal.dtype != tangent.dtype:  # no message is formed where none is needed
+            raise ValueError(f"Dual: primal and tangent of one shape and dtype expected, got {primal.shape} "
+                             f"{primal.dtype} and {tangent.shape} {tangent.dtype}")
         self.primal, self.tangent = primal, tangent
 
     shape = property(lambda self: self.primal.shape)

@@ -13,7 +13,7 @@ from .pix2pix import images_only, sources
 from .two_player import optimiser
 
 DEFAULTS = {"width": 16, "blocks": 2, "patch_widths": [32, 64], "weight": 10.0, "rate": 1e-3, "rate_g": 1e-3,
-            "beta1": 0.5, "beta2": 0.99, "steps": 600, "batch": 64, "ema": 0.99}
+            "beta1": 0.5, "beta2": 0.99, "steps": 800, "batch": 64, "ema": 0.99}
 
 
 def domains(x):

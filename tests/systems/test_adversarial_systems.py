@@ -13,7 +13,8 @@ SMALL = {
     "gan": {"width": 16}, "lsgan": {"width": 16}, "wgan": {"width": 16, "critic_steps": 2},
     "wgan_gp": {"width": 16, "critic_steps": 2}, "cgan": {"width": 16}, "dcgan": {"width": 4}, "sngan": {"width": 4},
     "sagan": {"width": 8}, "biggan": {"width": 8, "latent": 6}, "progressive": {"width": 4, "latent": 6},
-    "stylegan": {"width": 4, "latent": 6, "depth": 2}, "stylegan2": {"width": 4, "latent": 6, "depth": 2},
+    "stylegan": {"width": 4, "latent": 6, "depth": 2},
+    "stylegan2": {"width": 4, "latent": 6, "depth": 2, "path_every": 2},
     "text_to_image": {"width": 16}, "pix2pix": {"width": 4, "blocks": 1, "patch_widths": [4, 4]},
     "cyclegan": {"width": 4, "blocks": 1, "patch_widths": [4, 4]}, "srgan": {"width": 4, "blocks": 1, "judge_width": 4},
 }
@@ -165,6 +166,22 @@ def test_mean_style_is_remembered(digits):
     assert np.any(run.state["generator"]["mean_w"]) and run.state["generator"]["mean_path"] > 0
 
 
+def test_path_lengths_are_taken_lazily(digits):
+    """At every path_every-th step, with path_every times the weight: the mean over steps stays."""
+    def step(run, **changes):
+        system, _ = built("stylegan2", digits, **changes)
+        player = system.players["generator"].loss_and_grads
+        return player(run.params, run.state, train.batch_at(digits, 5, run.step, 8), 9, ops)
+
+    run = steps(*built("stylegan2", digits), digits, 2)
+    always, lazy, never = step(run, path_every=1), step(run, path_every=2), step(run, path_weight=0.0)
+    for n, g in never[1].items():
+        np.testing.assert_allclose(lazy[1][n] - g, 2 * (always[1][n] - g), atol=1e-3 * (1 + np.max(abs(g))), rtol=1e-3)
+    assert lazy[3]["path"] == pytest.approx(2 * always[3]["path"])
+    skipped = step(steps(*built("stylegan2", digits), digits, 1))
+    assert skipped[3] == {} and int(skipped[2]["generator"]["step"]) == 2
+
+
 def test_captions(digits):
     from refimpl.systems import text_to_image
 
@@ -203,6 +220,7 @@ def test_edges_and_domains(digits):
     ("stylegan", {"base": 5}, "size must be base 5"),
     ("stylegan", {"mixing": 2.0}, "mixing must be in"),
     ("stylegan2", {"depth": 0}, "depth of the mapping"),
+    ("stylegan2", {"path_every": 0}, "path_every must be at least 1"),
 ])
 def test_bad_settings_are_one_sentence(name, changes, message, digits):
     with pytest.raises(ValueError, match=message) as error:
