@@ -15,8 +15,8 @@ from . import two_player
 from .progressive import widths
 
 DEFAULTS = two_player.DEFAULTS | {
-    "penalty": "r1", "base": 4, "width": 32, "depth": 4, "group": 4, "mixing": 0.5, "rate": 2e-3, "rate_g": 2e-3,
-    "beta2": 0.99, "ema": 0.99, "steps": 2000}
+    "penalty": "r1", "base": 4, "width": 32, "depth": 2, "group": 4, "mixing": 0.5, "rate": 2e-2, "rate_g": 2e-2,
+    "beta2": 0.99, "ema": 0.99, "steps": 3000}
 OPTIONS = {"truncation": 1.0}  # how far styles may be from their mean, as a share
 SLOW = {"mapping.": 0.01}
 MEMORY = 0.99  # of the mean style

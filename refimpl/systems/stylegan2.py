@@ -14,7 +14,7 @@ from . import two_player
 from .stylegan import DEFAULTS as STYLEGAN
 from .stylegan import OPTIONS, SLOW, configure, generator_of, latents, styles
 
-DEFAULTS = STYLEGAN | {"path_weight": 2.0, "path_share": 0.25, "path_every": 4}
+DEFAULTS = STYLEGAN | {"path_weight": 2.0, "path_share": 0.25, "path_every": 4, "rate_g": 1e-2, "steps": 2500}
 MEMORY = 0.96  # of the mean path length
 
 
