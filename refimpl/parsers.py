@@ -88,7 +88,9 @@ def add_parsers(subparsers):
         "  recall, coverage     share of real images that samples come near\n"
         "  1-NN       how well real and drawn are told apart (.5: not at all, 1: always)\n"
         "  NN dist.   median distance to the nearest training image (near 0: copied from there)\n"
-        "  agreement  how often the classifier sees the label that was asked for\n\n"
+        "  agreement  how often the classifier sees the label that was asked for\n"
+        "and KID, inception score, the share memorised; of a mixture in the plane, its modes; of a\n"
+        "translation, PSNR and SSIM; of a likelihood family, what the test set costs.\n\n"
         "examples:\n"
         "  python -m refimpl score runs/digits --seeds 3 --guidance 0.5\n"
         "  python -m refimpl score samples.npz --data digits"))

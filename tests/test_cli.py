@@ -102,6 +102,32 @@ def test_score_of_a_run_and_of_a_file(run, tmp_path, capsys):
     assert abs(figures["one_nn"] - 0.49) < 0.01 and figures["distance"] == 0 and figures["agreement"] > 0.99
 
 
+@pytest.mark.parametrize("system, spec, changes, more", [
+    ("wgan-gp", "gaussians8", ["width=4", "critic_steps=1"], {"modes", "at_modes"}),
+    ("cyclegan", "digits", ["width=4", "blocks=1", "patch_widths=[4,4]"], {"psnr", "ssim"})])
+def test_score_of_modes_and_of_translations(system, spec, changes, more, tmp_path, capsys):
+    train_it = ["train", system, "--data", spec, "--steps", "1", "--preview-every", "0", "--out", str(tmp_path / "run")]
+    assert main([*train_it, *(word for change in changes for word in ("--set", change))]) == 0
+    capsys.readouterr()
+    assert main(["score", str(tmp_path / "run")]) == 0
+    out = capsys.readouterr().out
+    assert ("of 8 modes reached" in out) == ("modes" in more) and ("PSNR" in out) == ("psnr" in more)
+    assert max(map(len, out.replace(str(tmp_path), "").splitlines())) <= 100
+    assert main(["score", str(tmp_path / "run"), "--json"]) == 0
+    assert more <= json.loads(capsys.readouterr().out).keys()
+
+
+def test_modes_of_the_data_and_a_perfect_translation():
+    from refimpl import data, systems
+    eight, digits = data.load("gaussians8"), data.load("digits")
+    assert score.modes(eight.train[:2000], eight)["modes"] == 8 and score.modes(eight.train[:2000], eight)["at_modes"] > 0.98
+    assert score.modes(eight.train[eight.train_labels < 5], eight)["modes"] == 5
+    assert score.restored(digits.test, digits.test) == {"psnr": np.inf, "ssim": 1.0}
+    for name, sign in (("pix2pix", 1), ("srgan", 1), ("cyclegan", -1)):
+        system = systems.build(name, systems.configure(name, digits, {}), digits)
+        assert np.array_equal(system.truth(5), sign * digits.test[:5])
+
+
 def test_systems_and_help(capsys):
     assert main(["systems"]) == 0
     text = capsys.readouterr().out
