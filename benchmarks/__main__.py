@@ -80,8 +80,9 @@ def run_run(args, console, errors):
         rows += networks.rows(providers, max(3, args.rounds // 2), say)
     faults = [s for r in rows if "ceiling" in r and (s := run.above_ceiling(r))]
     console.print(table(rows))
-    console.print("x ref, x torch: how many times faster. ceiling: the time that this machine's best triad, multiply-adds\n"
-                  "in registers or noise would take for as many bytes, flops or numbers, over the time taken.", markup=False)
+    console.print("x ref, x torch: how many times faster. ceiling: the time that this machine's best triad,\n"
+                  "multiply-adds or noise would take for as many bytes, flops or numbers, over the time taken.",
+                  markup=False)
     if args.json:
         document = {"format": compare.FORMAT, "version": compare.VERSION, "machine": machine(), "preset": args.preset,
                     "rows": rows}

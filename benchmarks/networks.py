@@ -43,7 +43,7 @@ def theirs():
     import torch
     from diffusers import UNet2DModel
 
-    from refimpl.systems.ddpm import corruption, network
+    from refimpl.systems.prior import corruption, network
 
     _, run, batch, config, digits = system()
     settings = _unet_settings(network, config, digits)
@@ -83,7 +83,8 @@ def theirs():
             x0 = ((z - noises[t] * e) / signals[t]).clamp(-1, 1)
             z = signals[s] * x0 + noises[s] * (z - signals[t] * x0) / noises[t]
 
-    t, eps, y = corruption(fold(0, 1), batch, config["T"], digits.classes, config["label_dropout"], ops)
+    u, eps, y = corruption(fold(0, 1), batch, digits.classes, config["label_dropout"], ops)
+    t = 1 + np.floor(config["T"] * u).astype(np.int64)
     loss = loss_of(torch.from_numpy(t), torch.from_numpy(eps), torch.from_numpy(y).long())
     loss.backward()
     return step, sample, (loss.item(), {k: p.grad.numpy().copy() for k, p in net.named_parameters()})
@@ -93,9 +94,9 @@ def _unet_settings(network, config, digits):
     """The U-Net's settings, as network() of the system hands them to unet_config."""
     from unittest import mock
 
-    from refimpl.systems import ddpm
+    from refimpl.systems import prior
 
-    with mock.patch.object(ddpm, "unet_config", side_effect=ddpm.unet_config) as spy:
+    with mock.patch.object(prior, "unet_config", side_effect=prior.unet_config) as spy:
         network(config, digits)
     return spy.call_args[0][0]
 
