@@ -12,7 +12,7 @@ setup(
     long_description_content_type="text/markdown",
     python_requires=">=3.11",
     packages=find_packages(include=["refimpl", "refimpl.*", "kernels", "kernels.*", "benchmarks", "benchmarks.*"]),
-    package_data={"kernels": ["**/*.cu", "**/*.h", "**/*.cpp"]},
+    package_data={"kernels": ["**/*.cu", "**/*.cuh", "**/*.h", "**/*.cpp", "**/*.json"]},
     install_requires=["numpy>=2.0", "scipy>=1.13", "numba>=0.61", "threadpoolctl>=3.5", "safetensors>=0.5",
                       "rich>=13.9", "hypothesis>=6.120", "flatlatex>=0.15"],
     extras_require={

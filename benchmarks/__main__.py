@@ -5,13 +5,13 @@ import os
 import sys
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 
 from kernels.report import machine
 
 from . import compare, networks, quality, run
-from .providers import OURS, THEIRS
+from .providers import GPU, OURS, THEIRS
 from .workloads import PRESETS
 
 WIDTH = 100
@@ -25,7 +25,7 @@ def parser():
     r = commands.add_parser("run", help="verify, then time", description="Verify each backend on the inputs, then time "
                             "it in rounds, interleaved with a triad, a matrix product and pure noise of this machine.")
     r.add_argument("operations", nargs="*", help="e.g. conv2d attention, or unet for the whole network; default: all")
-    r.add_argument("--backends", default="reference,cpu,torch", help=f"of {', '.join(OURS + THEIRS)}; default "
+    r.add_argument("--backends", default="reference,cpu,torch", help=f"of {', '.join(OURS + GPU + THEIRS)}; default "
                    "%(default)s, where installed")
     r.add_argument("--preset", choices=PRESETS, default="medium", help="sizes; default %(default)s")
     r.add_argument("--rounds", type=int, default=15, help="interleaved rounds; default %(default)s")
@@ -61,11 +61,41 @@ def table(rows):
     return t
 
 
+def without_a_gpu(rows):
+    """What is known of calls that were not measured, a line a kernel, and what they are to reach."""
+    title = f"{rows[0]['state']}; compiled for sm_{rows[0]['architecture']}:"
+    t = Table(box=None, pad_edge=False, padding=(0, 1), title=title, title_justify="left")
+    for name in ("operation", "sizes", "by", "kernel", "regs", "shared", "occupancy"):
+        t.add_column(name, no_wrap=name != "sizes")
+    for r in rows:
+        for n, (kernel, needs) in enumerate((r["kernels"] or {"": None}).items()):
+            facts = [""] * 3 if needs is None else [
+                str(needs["registers"]), str(needs["shared"]), f"{100 * needs['occupancy']:.0f} %"]
+            first = (r["operation"], r["sizes"], r["provider"]) if n == 0 else [""] * 3
+            t.add_row(*first, kernel.split("<")[0], *facts)
+    targets = {r["operation"]: r["target"] for r in rows if r["target"]}
+    return Group(t, "targets, not measured: " + "; ".join(f"{o}: {what}" for o, what in targets.items()))
+
+
+def gpu_rows(operations, providers, preset, rounds, say):
+    """Rows of the CUDA backends, measured, or what is known without a GPU."""
+    from kernels import backend, cuda
+
+    from . import gpu
+
+    try:
+        xp, spaces = cuda.array_module(), {p: backend(p) for p in providers}
+    except ImportError as error:
+        say(f"not measured: {error}")
+        return [], list(gpu.not_measured(operations, providers, preset))
+    return list(gpu.rows(operations, spaces, preset, rounds, xp)), []
+
+
 def run_run(args, console, errors):
     """`run`. Rows above a ceiling are errors, not records."""
     providers = [p for p in args.backends.split(",") if p]
-    if unknown := [p for p in providers if p not in OURS + THEIRS]:
-        raise ValueError(f"backends must be of {', '.join(OURS + THEIRS)}, got {', '.join(unknown)}")
+    if unknown := [p for p in providers if p not in OURS + GPU + THEIRS]:
+        raise ValueError(f"backends must be of {', '.join(OURS + GPU + THEIRS)}, got {', '.join(unknown)}")
     if args.rounds < 3:
         raise ValueError(f"rounds must be at least 3, got {args.rounds}")
     for path in (args.json, args.plot):
@@ -73,19 +103,28 @@ def run_run(args, console, errors):
             raise ValueError(f"{path}: its folder does not exist")
     rows, say = [], lambda text: errors.print(text, style="dim", markup=False)
     operations = [o for o in args.operations if o != "unet"]
+    on_gpu, providers = [p for p in providers if p in GPU], [p for p in providers if p not in GPU]
     watch = lambda work: say(f"timed {work.operation} {work.label}")
+    absent = []
     if operations or not args.operations:
-        rows += run.rows(operations, providers, args.preset, args.rounds, say, watch)
-    if "unet" in args.operations or not args.operations:
+        if providers:
+            rows += run.rows(operations, providers, args.preset, args.rounds, say, watch)
+        if on_gpu:
+            measured, absent = gpu_rows(operations, on_gpu, args.preset, args.rounds, say)
+            rows += measured
+    if providers and ("unet" in args.operations or not args.operations):
         rows += networks.rows(providers, max(3, args.rounds // 2), say)
+    if absent:
+        console.print(without_a_gpu(absent))
     faults = [s for r in rows if "ceiling" in r and (s := run.above_ceiling(r))]
-    console.print(table(rows))
-    console.print("x ref, x torch: how many times faster. ceiling: the time that this machine's best triad,\n"
-                  "multiply-adds or noise would take for as many bytes, flops or numbers, over the time taken.",
-                  markup=False)
+    if rows:
+        console.print(table(rows))
+        console.print("x ref, x torch: how many times faster. ceiling: the time that this machine's best triad,\n"
+                      "multiply-adds or noise would take for as many bytes, flops or numbers, over the time taken.",
+                      markup=False)
     if args.json:
         document = {"format": compare.FORMAT, "version": compare.VERSION, "machine": machine(), "preset": args.preset,
-                    "rows": rows}
+                    "rows": rows, "not_measured": absent}
         Path(args.json).write_text(json.dumps(document), encoding="utf-8")
     if args.plot:
         from .pictures import roofline

@@ -5,9 +5,11 @@ import torch
 from torch.nn import functional as F
 
 
-def tensor(value):
-    """A tensor on the array's own memory and strides; everything else stays."""
-    return torch.from_numpy(value) if hasattr(value, "strides") else value
+def tensor(value, device="cpu"):
+    """A tensor on the array's own memory and strides, or contiguous on a GPU; everything else stays."""
+    if not hasattr(value, "strides"):
+        return value
+    return torch.from_numpy(value) if device == "cpu" else torch.from_numpy(value).to(device).contiguous()
 
 
 def _conv2d(x, w, b, stride, padding, dilation, groups):
@@ -75,10 +77,10 @@ def _backward(operation, args, options):
     return lambda: torch.autograd.grad(y, wanted, dy, retain_graph=True)
 
 
-def prepare(work, compiled):
+def prepare(work, compiled, device="cpu"):
     """A function without arguments for a workload, or None where there is nothing to compile."""
-    args = tuple(tensor(a) for a in work.case.args)
-    options = {k: tensor(v) for k, v in work.case.options.items()}
+    args = tuple(tensor(a, device) for a in work.case.args)
+    options = {k: tensor(v, device) for k, v in work.case.options.items()}
     if work.operation == "q_sample":
         n = args[0].shape[0]
         args = (args[0], *(a.to(torch.float32).reshape(n, 1, 1, 1) for a in args[1:3]), args[3])

@@ -5,7 +5,8 @@ import numpy as np
 
 from kernels import backend
 
-OURS = ("reference", "cpu", "numba_cuda", "cupy")
+OURS = ("reference", "cpu")
+GPU = ("cupy", "numba_cuda")  # timed by gpu.py
 THEIRS = ("torch", "torch-compiled")
 
 
@@ -21,7 +22,7 @@ def available(names):
             else:
                 ready[name] = _torch(name == "torch-compiled")
         except (ImportError, RuntimeError) as error:
-            missing[name] = f"not measured: no GPU ({error})" if name in OURS[2:] else str(error)
+            missing[name] = str(error)
     return ready, missing
 
 
@@ -43,6 +44,6 @@ def _torch(compiled):
 
 
 def outputs(result):
-    """Outputs as a tuple of NumPy arrays or None."""
-    result = result if isinstance(result, tuple) else (result,)
-    return tuple(None if r is None else np.asarray(r) for r in result)
+    """Outputs as a tuple of NumPy arrays or None, from wherever they are."""
+    host = lambda r: r.get() if hasattr(r, "get") else r.cpu() if hasattr(r, "cpu") else r
+    return tuple(None if r is None else np.asarray(host(r)) for r in (result if isinstance(result, tuple) else (result,)))

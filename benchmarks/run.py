@@ -6,7 +6,7 @@ from kernels.judge import Defect
 from kernels.large import judge_large
 
 from . import ceilings, clock
-from .providers import available, outputs
+from .providers import GPU, THEIRS, available, outputs
 from .workloads import selected
 
 
@@ -16,11 +16,11 @@ class Refused(RuntimeError):
 
 def algorithm(provider, work):
     """The key of the bound: what the provider says, else the direct sum's, which any order of summation keeps."""
-    if provider != "cpu":
+    if provider not in ("cpu", *GPU):
         return "direct"
     from kernels.contract import registered
 
-    mine = [k for k in registered("cpu") if k.operation == work.operation]
+    mine = [k for k in registered(provider) if k.operation == work.operation]
     chosen = [k for k in mine if not isinstance(k.algorithm, str)] or mine
     key = chosen[0].algorithm
     return key if isinstance(key, str) else key(*work.case.args, **work.case.options)
@@ -29,7 +29,7 @@ def algorithm(provider, work):
 def verified(provider, work, function):
     """The worst share of the contract's bound, on the inputs that are timed. Raises: Refused when it is wrong."""
     contract = contracts()[work.operation]
-    if provider not in ("reference", "cpu") and work.noise:
+    if provider in THEIRS and work.noise:
         return None  # PyTorch's own noise: what follows from it is verified on the row with noise given
     key = algorithm(provider, work)
     kernel = Kernel(work.operation, provider, key if key in contract.bounds else "direct", None, raw=False)

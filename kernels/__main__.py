@@ -10,6 +10,7 @@ from . import BACKENDS, DEVICES, backend, report
 from .bounds import ARITHMETICS
 from .contract import contracts, registered
 from .frameworks import FRAMEWORKS
+from .hostcuda import HostCudaError
 from .judge import Misuse
 from .user import judge_apart
 from .verify import verify
@@ -41,6 +42,8 @@ def parser():
                      help="the part of the cases that it is for, e.g. stride=1 groups=1")
     own.add_argument("--time-limit", type=float, default=60, metavar="S", help="for one case (default 60 s)")
     commands.add_parser("shares", help="measure every ceiling in kernels/shares.json anew")
+    commands.add_parser("budgets", help="compile the best CUDA kernels for every architecture, count what they move, and "
+                        "write kernels/budgets.json anew; needs no GPU")
     return top
 
 
@@ -161,13 +164,22 @@ def run_shares(args, console):
     return 0
 
 
+def run_budgets(args, console):
+    """Measure what the best CUDA kernels need and move, and write their budgets."""
+    from .budgets import markdown, measure
+
+    console.print(markdown(measure()), highlight=False, soft_wrap=True, markup=False)
+    return 0
+
+
 def main(argv=None):
     """Run the command line; returns the exit status: 0 right, 1 a kernel is wrong, 2 the question was."""
     args = parser().parse_args(argv)
     console = Console()
     try:
-        return {None: overview, "verify": run_verify, "shares": run_shares}[args.command](args, console)
-    except (Misuse, OSError) as error:
+        return {None: overview, "verify": run_verify, "shares": run_shares,
+                "budgets": run_budgets}[args.command](args, console)
+    except (Misuse, HostCudaError, OSError) as error:
         print(f"python -m kernels: {error}", file=sys.stderr)
         return 2
 

@@ -65,18 +65,20 @@ class Tile(NamedTuple):
 
 
 PRODUCTS = {"tiled": Tile(64, 64, 16, 4, 4, 1), "best": Tile(128, 64, 8, 8, 8, 2), "small": Tile(64, 32, 16, 4, 4, 2)}
-THREADS = 256  # a block of an element-wise kernel
+WMMA = (64, 64, 128)  # rows, columns and threads a block of the tensor cores' product
+PIXELS = 256, 4096    # a block of the filters' gradient sums at least and at most so many, where it can choose
+THREADS = 256         # a block of an element-wise kernel
 
 
 QUADS = {"vector": 1, "best": 2}  # blocks of four elements a thread of the sampling step
 
-SHARED = 48 << 10  # bytes of shared memory a block may ask for everywhere
+SHARED = 48 << 10  # bytes of shared memory that a block has everywhere; for more a kernel must ask
 CHUNK = 8192       # floats of a sum a block, where a sum crosses blocks; a multiple of 4
 
 
 def group_threads(size):
-    """Threads for a group of `size` floats: a warp for every 128, at most 8."""
-    return min(THREADS, max(32, blocks(size, 128) * 32))
+    """Threads for a group of `size` floats: a warp for every 128, at most 8, or for every 1024, at most 32."""
+    return min(1024, max(32, min(THREADS, blocks(size, 128) * 32), blocks(size, 1024) * 32))
 
 
 def group_chain(size):
@@ -100,6 +102,7 @@ class Heads(NamedTuple):
         return 128 // self.lanes * self.rows
 
 
+ROWS = {"naive": 128, "wmma": 64}  # of queries or keys a block of attention's other versions
 HEADS = (16, 32, 64, 128)  # head sizes that are compiled; others are padded with zeros up to the next
 
 
@@ -118,13 +121,15 @@ def blocks(size, each):
 
 class Device(NamedTuple):
     """A place to run: its name, "gpu" or "host", its array module, its number of multiprocessors, find(path, name) -> a
-    kernel that takes CuPy's (grid, block, args, shared_mem=0), and how many floats of a sum a block takes at most."""
+    kernel that takes CuPy's (grid, block, args, shared_mem=0); how many floats of a sum a block takes at most, and how many
+    bytes of shared memory it may have."""
 
     name: str
     xp: object
     processors: int
     find: object
     chunk: int = CHUNK
+    shared: int = SHARED
 
     def product(self, version, rows, columns):
         """The version of a product to run: the one asked for, or for None the one with the larger tiles that still gives
@@ -138,7 +143,10 @@ class Device(NamedTuple):
 
         Arguments are arrays, NULL and NumPy scalars: a Python number's width would be a guess.
         """
-        self.find(path, name)(grid, block, args, shared_mem=shared_mem)
+        kernel = self.find(path, name)
+        if shared_mem > SHARED:
+            kernel.max_dynamic_shared_size_bytes = shared_mem
+        kernel(grid, block, args, shared_mem=shared_mem)
 
     def empty(self, shape, dtype=np.float32):
         """Output memory; on the CPU model it is poisoned, so that an element that nobody writes shows."""
@@ -203,12 +211,28 @@ def array_module():
 def gpu():
     """The current GPU, through CuPy: its current device and stream at each launch."""
     xp = array_module()
-    processors = xp.cuda.Device().attributes["MultiProcessorCount"]
-    return Device("gpu", xp, processors, _sources(xp.RawModule, ()))
+    has = xp.cuda.Device().attributes
+    return Device("gpu", xp, has["MultiProcessorCount"], _sources(xp.RawModule, ()),
+                  shared=has["MaxSharedMemoryPerBlockOptin"])
+
+
+def compiled_host(arch=80, **options):
+    """The CPU model again, executing the PTX that NVRTC makes of the sources; options are hostcuda.PtxModule's."""
+    from .hostcuda import PtxModule
+    from .hostcuda.compiled import compile_cuda
+    from .hostcuda.module import SHARED_MOST
+
+    @functools.cache
+    def find(path, name):
+        ptx, lowered = compile_cuda(source(path), [name] if "<" in name else [], arch, "ptx", name=Path(path).name)
+        return PtxModule(ptx, **options).get_function(*lowered or [name])
+
+    return Device("host", np, 1, find, shared=SHARED_MOST)
 
 
 def host(**options):
     """The CPU model; options are hostcuda.RawModule's: checked, order, seed, time_limit."""
     from .hostcuda import RawModule
+    from .hostcuda.module import SHARED_MOST
 
-    return Device("host", np, 1, _sources(RawModule, tuple(sorted(options.items()))))
+    return Device("host", np, 1, _sources(RawModule, tuple(sorted(options.items()))), shared=SHARED_MOST)

@@ -44,6 +44,10 @@ template <int X, int BK, int THREADS, int V, class F> struct Loader {
   }
 };
 
+// Blocks that a multiprocessor's registers must hold: left to itself the compiler takes a few registers more for 64 sums a
+// thread, and a quarter fewer blocks fit.
+template <class T, int SUMS> constexpr int BLOCKS = sizeof(T) == 4 && SUMS == 64 ? 4 : 0;
+
 // One block a BM x BN tile of c, one thread TM x TN of it; BK columns of a and b in shared memory at a time, so each
 // number fetched serves BN (or BM) products. Two buffers: while one is multiplied, the next is already on its way into
 // registers, and one barrier a step is enough. A thread's rows come in fours, BM / (TM / 4) apart, so that its warp reads

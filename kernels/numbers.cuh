@@ -18,6 +18,17 @@ template <class T> __device__ __forceinline__ T zero() {
 // V numbers that are read or written at once.
 template <class T, int V> struct alignas(V * sizeof(T)) Pack { T x[V]; };
 
+// To global memory in one access: the compiler now and then writes a struct, even of its own, number by number.
+template <int BYTES> struct Word { typedef uint4 type; };
+template <> struct Word<8> { typedef uint2 type; };
+template <> struct Word<4> { typedef unsigned type; };
+template <class T, int V> __device__ __forceinline__ void store(T* p, const Pack<T, V>& v) {
+  typedef typename Word<V * sizeof(T)>::type W;
+  W w;
+  memcpy(&w, &v, sizeof(W));
+  __stcg((W*)p, w);
+}
+
 template <class T, int V> __device__ __forceinline__ bool aligned(const T* p) {
   return (unsigned long long)p % (V * sizeof(T)) == 0;
 }
@@ -33,7 +44,7 @@ template <int V, class T> __device__ __forceinline__ Pack<T, V> load_up_to(const
 
 template <int V, class T> __device__ __forceinline__ void store_up_to(T* p, const Pack<T, V>& v, int inside, bool whole) {
   if (whole && inside >= V) {
-    *(Pack<T, V>*)p = v;
+    store(p, v);
     return;
   }
   #pragma unroll

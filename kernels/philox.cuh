@@ -36,3 +36,24 @@ __device__ __forceinline__ float normal1(int k, unsigned index, unsigned draw, u
   Pack<float, 4> z = normal4((unsigned)(k / 4), index, draw, key);
   return k % 4 == 0 ? z.x[0] : k % 4 == 1 ? z.x[1] : k % 4 == 2 ? z.x[2] : z.x[3];
 }
+
+// each(i, n, made) for every element of blocks first .. first + blockDim.x - 1 of four, of those before `last`; i counts
+// over all samples, n is the sample, made its noise where `keyed`. For samples that do not start on 16 bytes: neighbouring
+// threads take neighbouring elements, so 4 bytes an access but no sector twice, and give each other the noise through
+// shared memory, so that a block of it is still formed once. For all threads of a block of at most 256.
+template <class Each> __device__ __forceinline__ void each_element(int first, int last, int size, bool keyed,
+                                                                   const unsigned* index, unsigned draw, uint2 key,
+                                                                   const Each& each) {
+  __shared__ Pack<float, 4> noise[256];
+  Divider quads((size + 3) / 4);
+  if (keyed) {
+    int q = first + (int)threadIdx.x, n = quads.of(q);
+    __syncthreads();                                         // all are done with the noise that is now overwritten
+    if (q < last) noise[threadIdx.x] = normal4((unsigned)(q - n * quads.divisor), index[n], draw, key);
+    __syncthreads();
+  }
+  for (int j = threadIdx.x; j < 4 * blockDim.x; j += blockDim.x) {
+    int q = first + j / 4, n = quads.of(q), k = 4 * (q - n * quads.divisor) + j % 4;
+    if (q < last && k < size) each((long long)n * size + k, n, keyed ? ((const float*)noise)[j] : 0.0f);
+  }
+}

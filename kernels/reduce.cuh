@@ -17,3 +17,23 @@ __device__ __forceinline__ float block_sum(float v, float* scratch) {
   __syncthreads();
   return v;
 }
+
+// Mean and sum of squared deviations of `size` floats, V an access, which wait in `tile` between the passes: memory is
+// read once. Each element of tile is written by the thread that reads it back; then all may read it.
+template <int V> __device__ __forceinline__ float2 statistics(Pack<float, V>* tile, const float* from, int size,
+                                                              float* scratch) {
+  float sum = 0.0f, square = 0.0f;
+  for (int i = threadIdx.x; i < size / V; i += blockDim.x) {
+    Pack<float, V> v = ((const Pack<float, V>*)from)[i];
+    tile[i] = v;
+    #pragma unroll
+    for (int k = 0; k < V; ++k) sum += v.x[k];
+  }
+  float mean = block_sum(sum, scratch) / size;
+  for (int i = threadIdx.x; i < size / V; i += blockDim.x) {
+    Pack<float, V> v = tile[i];
+    #pragma unroll
+    for (int k = 0; k < V; ++k) square += (v.x[k] - mean) * (v.x[k] - mean);
+  }
+  return make_float2(mean, block_sum(square, scratch));
+}

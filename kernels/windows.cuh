@@ -151,7 +151,7 @@ template <class T> struct Images {
       Pack<T, 4> out;
       #pragma unroll
       for (int i = 0; i < 4; ++i) down(&out.x[i], sums[i] + bias);
-      *(Pack<T, 4>*)to = out;
+      store(to, out);
       return;
     }
     #pragma unroll

@@ -67,6 +67,7 @@ __device__ __forceinline__ void gemm_wmma(const A& a, const B& b, const Store& s
   __syncthreads();
   for (int i = t; i < TILE * TILE / 4; i += THREADS) {
     int m = i % (TILE / 4) * 4, n = i / (TILE / 4);
-    if (m0 + m < M && n0 + n < N) store.four(m0 + m, n0 + n, tile_c + n * PITCH_C + m);
+    float4 sums = *(const float4*)(tile_c + n * PITCH_C + m);
+    if (m0 + m < M && n0 + n < N) store.four(m0 + m, n0 + n, (const float*)&sums);
   }
 }

@@ -149,7 +149,7 @@ template <class T, int D, int ROWS> __device__ __forceinline__ void copy_tile(T*
 // come as a fragment too.
 template <class T, class O, int D> __global__ void __launch_bounds__(128) attention_wmma(ATTENTION_PARAMETERS) {
   using namespace nvcuda;
-  constexpr int KEYS = 32, PITCH = D + 8, PITCH_S = KEYS + 4, PITCH_P = KEYS + 8;
+  constexpr int KEYS = 32, PITCH = D + 8, PITCH_S = KEYS + 8, PITCH_P = KEYS + 8, PITCH_F = 16 + 4;
   __shared__ __align__(32) T tiles_kv[2 * KEYS * PITCH], all_weights[4 * 16 * PITCH_P];
   __shared__ __align__(32) float all_scores[4 * 16 * PITCH_S];
   T *keys = tiles_kv, *values = tiles_kv + KEYS * PITCH;
@@ -171,10 +171,10 @@ template <class T, class O, int D> __global__ void __launch_bounds__(128) attent
   // Multiplies row r of `out` by the factor that the two lanes of row r hold.
   auto rescale = [&](float factor) {
     __syncwarp();
-    *(float4*)(scores + row * PITCH_S + 8 * half_row) = make_float4(factor, factor, factor, factor);
-    *(float4*)(scores + row * PITCH_S + 8 * half_row + 4) = make_float4(factor, factor, factor, factor);
+    #pragma unroll
+    for (int c = 0; c < 16; c += 2) scores[row * PITCH_F + c + half_row] = factor;
     __syncwarp();
-    wmma::load_matrix_sync(factors, scores, PITCH_S, wmma::mem_row_major);
+    wmma::load_matrix_sync(factors, scores, PITCH_F, wmma::mem_row_major);
     #pragma unroll
     for (int c = 0; c < D / 16; ++c)
       #pragma unroll
@@ -203,20 +203,31 @@ template <class T, class O, int D> __global__ void __launch_bounds__(128) attent
     __syncwarp();
     float s[KEYS / 2], top = m;                                             // every second four of the row
     #pragma unroll
-    for (int c = 0; c < KEYS / 2; ++c) {
-      int j = c / 4 * 8 + 4 * half_row + c % 4, key = tile + j;
-      s[c] = i < L && key < S && seen(see, i, key) ? scores[row * PITCH_S + j] * scale : NEGATIVE_INFINITY;
-      top = larger(s[c], top);
+    for (int c = 0; c < KEYS / 2; c += 4) {
+      int j = 2 * c + 4 * half_row;
+      float4 four = *(const float4*)(scores + row * PITCH_S + j);
+      s[c] = four.x; s[c + 1] = four.y; s[c + 2] = four.z; s[c + 3] = four.w;
+      #pragma unroll
+      for (int x = 0; x < 4; ++x) {
+        int key = tile + j + x;
+        s[c + x] = i < L && key < S && seen(see, i, key) ? s[c + x] * scale : NEGATIVE_INFINITY;
+        top = larger(s[c + x], top);
+      }
     }
     top = larger(top, __shfl_xor_sync(0xffffffffu, top, 1));
     float keep = m == top ? 1.0f : expf(m - top);
     m = top;
     l *= keep;
     #pragma unroll
-    for (int c = 0; c < KEYS / 2; ++c) {
-      float p = weight(s[c], top);
-      l += p;
-      down(weights + row * PITCH_P + c / 4 * 8 + 4 * half_row + c % 4, p);
+    for (int c = 0; c < KEYS / 2; c += 4) {
+      Pack<T, 4> four;
+      #pragma unroll
+      for (int x = 0; x < 4; ++x) {
+        float p = weight(s[c + x], top);
+        l += p;
+        down(&four.x[x], p);
+      }
+      *(Pack<T, 4>*)(weights + row * PITCH_P + 2 * c + 4 * half_row) = four;
     }
     if (__any_sync(0xffffffffu, keep != 1.0f)) rescale(keep);
     __syncwarp();
@@ -242,7 +253,10 @@ template <class T, class O, int D> __global__ void __launch_bounds__(128) attent
     __syncwarp();
     Pack<O, 8> p;
     #pragma unroll
-    for (int x = 0; x < 8; ++x) down(&p.x[x], scores[row * PITCH_S + 8 * half_row + x]);
+    for (int x = 0; x < 8; x += 4) {
+      float4 four = *(const float4*)(scores + row * PITCH_S + 8 * half_row + x);
+      down(&p.x[x], four.x); down(&p.x[x + 1], four.y); down(&p.x[x + 2], four.z); down(&p.x[x + 3], four.w);
+    }
     O* to = o + ((long long)b * L + i) * e + 16 * c + 8 * half_row;
     int inside = i < L ? e - 16 * c - 8 * half_row : 0;
     store_up_to<8>(to, p, inside, e % 8 == 0 && aligned<O, 8>(o));

@@ -2,7 +2,7 @@
 import numpy as np
 
 from kernels import fits
-from kernels.cuda import ELEMENTS, HEADS, NULL, blocks, element, heads
+from kernels.cuda import ELEMENTS, HEADS, NULL, ROWS, blocks, element, heads
 from kernels.versions import FLOATS, HALVES, Version
 
 FORWARD, BACKWARD = "attention/attention.cu", "attention/attention_vjp.cu"
@@ -29,8 +29,8 @@ class _Call:
         """Launch a version of a kernel whose blocks take some of `rows` rows of a head each."""
         types = [element(self.q.dtype), *([element(args[0].dtype)] if name == "attention" else [])]
         instance, kind = ", ".join([*types, str(self.size)]), version
-        if version in ("naive", "wmma"):
-            block = {"naive": 128, "wmma": 64}[version]
+        if version in ROWS:
+            block = ROWS[version]
         else:
             cut = heads(name, version, self.size)
             block, instance = cut.block, f"{instance}, {', '.join(map(str, cut))}"

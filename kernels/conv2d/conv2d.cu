@@ -26,8 +26,8 @@ template <class T> __global__ void conv2d_naive(T* y, const T* x, const T* w, co
 // product, and 8 shared floats a thread for 16 products. Best: 128 x 64 outputs, 8 x 8 a thread (16 shared floats for 64
 // products), and two buffers, so that the next tile is on its way while this one is multiplied and one barrier a step goes.
 template <class T, int BM, int BN, int BK, int TM, int TN, int BUFFERS>
-__global__ void __launch_bounds__((BM / TM) * (BN / TN)) conv2d_tiled(T* y, const T* x, const T* w, const T* b,
-                                                                      GEOMETRY_PARAMETERS) {
+__global__ void __launch_bounds__((BM / TM) * (BN / TN), BLOCKS<T, TM * TN>) conv2d_tiled(
+    T* y, const T* x, const T* w, const T* b, GEOMETRY_PARAMETERS) {
   Geometry g = GEOMETRY;
   int group = blockIdx.z, filters = O / groups;
   gemm<BM, BN, BK, TM, TN, BUFFERS, 4>(Windows<T>(x, g, group), Filters<T>(w, g, group),

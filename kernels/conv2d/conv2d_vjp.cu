@@ -24,8 +24,8 @@ template <class T> __global__ void conv2d_dx_naive(T* dx, const T* dy, const T* 
 
 // Tiled and best: the product of conv2d.cu over the outputs reached, with the same savings.
 template <class T, int BM, int BN, int BK, int TM, int TN, int BUFFERS>
-__global__ void __launch_bounds__((BM / TM) * (BN / TN)) conv2d_dx_tiled(T* dx, const T* dy, const T* w, const T* b,
-                                                                         GEOMETRY_PARAMETERS) {
+__global__ void __launch_bounds__((BM / TM) * (BN / TN)) conv2d_dx_tiled(
+    T* dx, const T* dy, const T* w, const T* b, GEOMETRY_PARAMETERS) {
   Geometry g = GEOMETRY;
   int group = blockIdx.z, channels = I / groups;
   gemm<BM, BN, BK, TM, TN, BUFFERS, 1>(Reached<T>(dy, g, group), FiltersByInput<T>(w, g, group),

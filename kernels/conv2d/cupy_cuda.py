@@ -4,14 +4,12 @@ import math
 import numpy as np
 
 from kernels import fits
-from kernels.cuda import ELEMENTS, NULL, PRODUCTS, THREADS, blocks, element, form
+from kernels.cuda import ELEMENTS, NULL, PIXELS, PRODUCTS, THREADS, WMMA, blocks, element, form
 from kernels.versions import FLOATS, HALVES, Version
 from refimpl.ops import conv as reference
 from refimpl.ops._window import output_size
 
 FORWARD, BACKWARD = "conv2d/conv2d.cu", "conv2d/conv2d_vjp.cu"
-WMMA = (64, 64, 128)    # rows, columns and threads a block of the tensor cores' product
-PIXELS = 256, 4096      # a block of the filters' gradient sums at least and at most so many, where it can choose
 
 
 def _geometry(image, filters, out, w, stride, padding, dilation, groups):
@@ -97,6 +95,7 @@ def _checked(device, name, x, w, b, stride, padding, dilation, groups, transpose
 def conv2d(device, x, w, b=None, stride=1, padding=0, dilation=1, groups=1, version=None):
     """refimpl.ops.conv2d as an implicit matrix product. version: naive, tiled, best, small or, for half types, wmma."""
     x, w, b, options = _checked(device, "conv2d", x, w, b, stride, padding, dilation, groups)
+    version = version or (None if x.dtype == np.float32 else "wmma")
     out = output_size("conv2d", x.shape[2:], w.shape[2:], *options[:3])
     return _gather(device, x, w, b, out, options, version)
 

@@ -4,7 +4,7 @@ import math
 import numpy as np
 
 from kernels import fits
-from kernels.cuda import SHARED, THREADS, blocks, group_chain, group_threads
+from kernels.cuda import THREADS, blocks, group_chain, group_threads
 from kernels.versions import Version
 
 FORWARD, BACKWARD = "group_norm/group_norm.cu", "group_norm/group_norm_vjp.cu"
@@ -17,25 +17,31 @@ def _launch(device, path, name, version, groups, arrays, args):
     size, shared = x.shape[1] // groups * pixels, 0
     if version == "best":
         shared = 4 * size * (len(arrays) - 1)
-        version = f"best<{4 if pixels % 4 == 0 and device.aligned(*arrays) else 1}>"
+        version = f"best<{_width(device, pixels, *arrays)}>"
     threads = group_threads(size)
     grid = blocks(n_groups, threads) if version == "naive" else n_groups
     device.launch(path, f"{name}_{version}", (grid,), (threads,), (
         *args, *map(np.int32, (n_groups, groups, size, pixels))), shared)
 
 
-def _in_shared(x, groups, room):
+def _width(device, pixels, *arrays):
+    """Floats an access: four that share a channel, where all start on 16 bytes."""
+    return 4 if pixels % 4 == 0 and device.aligned(*arrays) else 1
+
+
+def _in_shared(device, x, groups, room):
     """Whether `room` arrays of a group's size fit a block's shared memory, beside what else is there."""
-    return 4 * x[0].size // groups * room <= SHARED - 256
+    return 4 * x[0].size // groups * room <= device.shared - 256
 
 
 def _two_launches(device, y, x, g, b, groups, numbers):
     """For groups of any size: the statistics of chunks, then every chunk normalises itself."""
     pixels, size = math.prod(x.shape[2:]), x[0].size // groups
     grid = x.shape[0] * groups, blocks(size, device.chunk)
-    partial = device.empty((*grid, 2))
-    device.launch(FORWARD, "group_norm_partial", grid, (THREADS,), (partial, x, np.int32(size), np.int32(device.chunk)))
-    device.launch(FORWARD, "group_norm_apply", grid, (THREADS,), (
+    partial, width = device.empty((*grid, 2)), _width(device, pixels, y, x)
+    device.launch(FORWARD, f"group_norm_partial<{width}>", grid, (THREADS,), (
+        partial, x, np.int32(size), np.int32(device.chunk)), 4 * min(size, device.chunk))
+    device.launch(FORWARD, f"group_norm_apply<{width}>", grid, (THREADS,), (
         y, x, g, b, partial, *numbers, *map(np.int32, (groups, size, pixels, device.chunk))))
 
 
@@ -44,7 +50,7 @@ def group_norm(device, x, gamma, beta, groups, stabiliser=1e-5, silu=False, vers
     x, g, b = (device.data(n, a) for n, a in (("x", x), ("gamma", gamma), ("beta", beta)))
     y = device.empty(x.shape)
     if x.size:
-        version = version or ("best" if _in_shared(x, groups, 1) else "partial")
+        version = version or ("best" if _in_shared(device, x, groups, 1) else "partial")
         numbers = np.float32(stabiliser), np.int32(silu)
         if version == "partial":
             _two_launches(device, y, x, g, b, groups, numbers)
@@ -59,7 +65,7 @@ def group_norm_vjp(device, dy, x, gamma, beta, groups, stabiliser=1e-5, silu=Fal
     n, c = x.shape[:2]
     dx, sums, total = device.empty(x.shape), device.empty((2, n, c)), device.empty((2, c))
     if x.size:
-        version = version or ("best" if _in_shared(x, groups, 2) else "tiled")
+        version = version or ("best" if _in_shared(device, x, groups, 2) else "tiled")
         _launch(device, BACKWARD, "group_norm_vjp", version, groups, (dx, dy, x), (
             dx, sums[0], sums[1], dy, x, g, b, np.float32(stabiliser), np.int32(silu)))
         device.launch(BACKWARD, "group_norm_vjp_sum", (blocks(c, 128),), (128,), (

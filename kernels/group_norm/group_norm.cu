@@ -45,55 +45,42 @@ extern "C" __global__ void group_norm_tiled(float* y, const float* x, const floa
   }
 }
 
-// Best: the group waits in shared memory between the passes, so memory sees each float once in and once out, V of them in
-// an access (4 where pixels is a multiple of it, so that they share a channel). 4 size bytes of dynamic shared memory.
-template <int V> __global__ void group_norm_best(float* y, const float* x, const float* gamma, const float* beta,
-                                                 float stabiliser, int silu, int n_groups, int groups, int size,
-                                                 int pixels) {
+// V floats of a group in place: (v - mean) inverse, gamma and beta of channel c, SiLU.
+template <int V> __device__ __forceinline__ Pack<float, V> normalised(Pack<float, V> v, float mean, float inverse, int c,
+                                                                      const float* gamma, const float* beta, int silu) {
+  float g = gamma ? gamma[c] : 1.0f, b = beta ? beta[c] : 0.0f;
+  #pragma unroll
+  for (int k = 0; k < V; ++k) v.x[k] = affine_silu((v.x[k] - mean) * inverse, g, b, silu);
+  return v;
+}
+
+// Best: the group waits in shared memory between the passes, so memory sees each float once in and once out (8 bytes where
+// tiled moves 16), V of them in an access (4 where pixels is a multiple of it, so that they share a channel). 4 size bytes
+// of dynamic shared memory.
+template <int V> __global__ void __launch_bounds__(1024) group_norm_best(
+    float* y, const float* x, const float* gamma, const float* beta, float stabiliser, int silu, int n_groups, int groups,
+    int size, int pixels) {
   extern __shared__ float4 room[];
   __shared__ float scratch[32];
   typedef Pack<float, V> Run;
-  Run* tile = (Run*)room;
-  const Run* in = (const Run*)(x + (long long)blockIdx.x * size);
-  Run* out = (Run*)(y + (long long)blockIdx.x * size);
+  Run *tile = (Run*)room, *out = (Run*)(y + (long long)blockIdx.x * size);
   Divider area(pixels);
-  float sum = 0.0f, square = 0.0f;
-  for (int i = threadIdx.x; i < size / V; i += blockDim.x) {
-    Run v = in[i];
-    tile[i] = v;                                             // read back by this thread only: no barrier needed
-    #pragma unroll
-    for (int k = 0; k < V; ++k) sum += v.x[k];
-  }
-  float mean = block_sum(sum, scratch) / size;
-  for (int i = threadIdx.x; i < size / V; i += blockDim.x) {
-    Run v = tile[i];
-    #pragma unroll
-    for (int k = 0; k < V; ++k) square += (v.x[k] - mean) * (v.x[k] - mean);
-  }
-  float inverse = 1.0f / sqrtf(block_sum(square, scratch) / size + stabiliser);
+  float2 s = statistics<V>(tile, x + (long long)blockIdx.x * size, size, scratch);
+  float inverse = 1.0f / sqrtf(s.y / size + stabiliser);
   int first = blockIdx.x % groups * (size / pixels);
-  for (int i = threadIdx.x; i < size / V; i += blockDim.x) {
-    int c = first + area.of(V * i);
-    float g = gamma ? gamma[c] : 1.0f, b = beta ? beta[c] : 0.0f;
-    Run v = tile[i];
-    #pragma unroll
-    for (int k = 0; k < V; ++k) v.x[k] = affine_silu((v.x[k] - mean) * inverse, g, b, silu);
-    out[i] = v;
-  }
+  for (int i = threadIdx.x; i < size / V; i += blockDim.x)
+    out[i] = normalised(tile[i], s.x, inverse, first + area.of(V * i), gamma, beta, silu);
 }
 
-// A group larger than a block's shared memory takes two launches. First: blocks of `chunk` floats leave (mean, sum of
-// squared deviations from that mean); gridDim.y chunks a group.
-extern "C" __global__ void group_norm_partial(float2* partial, const float* x, int size, int chunk) {
+// A group larger than a block's shared memory takes two launches, 12 bytes a float. First: blocks of `chunk` floats leave
+// (mean, sum of squared deviations from that mean); gridDim.y chunks a group. 4 chunk bytes of dynamic shared memory.
+template <int V> __global__ void __launch_bounds__(256) group_norm_partial(float2* partial, const float* x, int size,
+                                                                          int chunk) {
+  extern __shared__ float4 room[];
   __shared__ float scratch[32];
-  int low = blockIdx.y * chunk, high = min(size, low + chunk);
-  const float* in = x + (long long)blockIdx.x * size;
-  float sum = 0.0f, square = 0.0f;
-  for (int i = low + threadIdx.x; i < high; i += blockDim.x) sum += in[i];
-  float mean = block_sum(sum, scratch) / (high - low);
-  for (int i = low + threadIdx.x; i < high; i += blockDim.x) square += (in[i] - mean) * (in[i] - mean);
-  square = block_sum(square, scratch);
-  if (threadIdx.x == 0) partial[blockIdx.x * gridDim.y + blockIdx.y] = make_float2(mean, square);
+  int low = blockIdx.y * chunk;
+  float2 s = statistics<V>((Pack<float, V>*)room, x + (long long)blockIdx.x * size + low, min(chunk, size - low), scratch);
+  if (threadIdx.x == 0) partial[blockIdx.x * gridDim.y + blockIdx.y] = s;
 }
 
 // The statistics of a group from those of its chunks: total mean, then squares about it (Chan, Golub, LeVeque 1983).
@@ -109,16 +96,17 @@ __device__ __forceinline__ float2 combine(const float2* partial, int chunks, int
 }
 
 // Second: every chunk combines the statistics again (a few floats, in cache) and normalises itself.
-extern "C" __global__ void group_norm_apply(float* y, const float* x, const float* gamma, const float* beta,
-                                            const float2* partial, float stabiliser, int silu, int groups, int size,
-                                            int pixels, int chunk) {
+template <int V> __global__ void __launch_bounds__(256) group_norm_apply(
+    float* y, const float* x, const float* gamma, const float* beta, const float2* partial, float stabiliser, int silu,
+    int groups, int size, int pixels, int chunk) {
   __shared__ float scratch[32];
+  typedef Pack<float, V> Run;
+  Divider area(pixels);
   float2 s = combine(partial + blockIdx.x * gridDim.y, gridDim.y, size, chunk, scratch);
-  float mean = s.x, inverse = 1.0f / sqrtf(s.y + stabiliser);
+  float inverse = 1.0f / sqrtf(s.y + stabiliser);
   int low = blockIdx.y * chunk, high = min(size, low + chunk), first = blockIdx.x % groups * (size / pixels);
-  for (int i = low + threadIdx.x; i < high; i += blockDim.x) {
-    long long at = (long long)blockIdx.x * size + i;
-    int c = first + i / pixels;
-    y[at] = affine_silu((x[at] - mean) * inverse, gamma ? gamma[c] : 1.0f, beta ? beta[c] : 0.0f, silu);
-  }
+  const Run* in = (const Run*)(x + (long long)blockIdx.x * size);
+  Run* out = (Run*)(y + (long long)blockIdx.x * size);
+  for (int i = low / V + threadIdx.x; i < high / V; i += blockDim.x)
+    out[i] = normalised(in[i], s.x, inverse, first + area.of(V * i), gamma, beta, silu);
 }

@@ -73,6 +73,18 @@ def compile_cuda(code, names=(), arch=80, to="cubin", name="kernel.cu"):
     return output(library.nvrtcGetCUBINSize, library.nvrtcGetCUBIN, program), lowered
 
 
+def assemble(ptx, arch):
+    """Machine code of a PTX text, Numba's for one. Raises HostCudaError when the assembler is missing or refuses it."""
+    try:
+        from cuda.core import Program, ProgramOptions
+
+        return Program(ptx, "ptx", ProgramOptions(arch=f"sm_{arch}")).compile("cubin").code
+    except ImportError as error:
+        raise HostCudaError(f"cuda.core is not installed ({error}): {EXTRA}") from None
+    except RuntimeError as error:
+        raise HostCudaError(f"the PTX does not assemble for sm_{arch}: {error}") from None
+
+
 @functools.cache
 def cuobjdump():
     """The path of cuobjdump."""
@@ -110,7 +122,7 @@ class Needs(NamedTuple):
 
 def needs(cubin, arch):
     """The Needs of every kernel in machine code, by compiled name."""
-    reserved = RESERVED if arch >= 90 else 0  # there the count includes what the system keeps for itself
+    reserved = RESERVED if arch >= 90 else 0  # there a count that is not zero includes what the system keeps for itself
     usage = {m[1]: {k: int(v) for k, v in re.findall(r"(\w+):(\d+)", m[2])} for m in re.finditer(
         r"Function (\S+?):\s+(REG:.*)", _dump(cubin, "--dump-resource-usage"))}
     code, counts, name = _dump(cubin, "-sass"), {}, None
@@ -120,7 +132,7 @@ def needs(cubin, arch):
             counts[name] = Counter()
         elif m := re.match(r"\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\d+\s+)?([A-Z][\w.]*)", line):
             counts[name].update(kinds(m[1]))
-    return {n: Needs(u["REG"], u["STACK"], u["SHARED"] - reserved, dict(counts[n])) for n, u in usage.items()}
+    return {n: Needs(u["REG"], u["STACK"], max(0, u["SHARED"] - reserved), dict(counts[n])) for n, u in usage.items()}
 
 
 def kinds(instruction):

@@ -148,10 +148,15 @@ struct Signals {
 };
 constexpr int Signals::FAULTS[4];
 
-// A traced launch: every access to memory as (site, warp, block, occurrence at that site, address, lane, bytes, flags).
-struct Traced { int site, warp, block, occurrence; unsigned long address; short lane; unsigned char bytes, flags; };
+// A traced launch: every access to memory, and how many barriers came before it, counted on over launches; occurrence:
+// how many times since the last of them the lane has been at this site. So lanes that skip an access meet again.
+struct Traced {
+  int site, warp, block, occurrence; unsigned epoch; unsigned long address; short lane; unsigned char bytes, flags;
+};
 std::vector<Traced> traced;
-std::unordered_map<unsigned long, int> occurrences;
+struct Seen { unsigned epoch; int times; };
+std::unordered_map<unsigned long, Seen> occurrences;
+unsigned epochs_before, latest_epoch;                           // of earlier launches; the last one seen
 }  // namespace
 
 extern "C" {
@@ -209,11 +214,15 @@ void hc_trace(const void* p, int bytes, int write, int site) {
   Region* r = region_of((addr)p);
   bool shared = r && r->shared;
   unsigned char flags = (write ? 1 : 0) | (shared ? 2 : 0) | (!r ? 4 : 0);
-  traced.push_back({site, current / 32, block_number, occurrences[key]++, (addr)p, (short)(current & 31),
+  unsigned now = epochs_before + epoch;
+  if (now > latest_epoch) latest_epoch = now;
+  Seen& seen = occurrences[key];
+  if (seen.epoch != now) seen = {now, 0};
+  traced.push_back({site, current / 32, block_number, seen.times++, now, (addr)p, (short)(current & 31),
                     (unsigned char)bytes, flags});
 }
 long hc_traced(void* to) {                                      // copies and forgets; with null says how many
-  if (to) { memcpy(to, traced.data(), traced.size() * sizeof(Traced)); traced.clear(); occurrences.clear(); return 0; }
+  if (to) { memcpy(to, traced.data(), traced.size() * sizeof(Traced)); traced.clear(); return 0; }
   return (long)traced.size();
 }
 
@@ -229,6 +238,7 @@ void hc_where(long* where) {
 // Runs a launch. rows: of each of n regions low, high, constant, shared, grain. order: 0 forward, 1 reverse, 2 random.
 int hc_launch(void (*call)(void**), void** args, const unsigned* grid, const unsigned* block, unsigned shared_bytes,
               int n, const long* rows, const char* const* names, int check_, int order, unsigned seed, double limit) {
+  epochs_before = latest_epoch; occurrences.clear();
   checking = check_; failed = in_block = false; expired = false; busy = false; message[0] = 0;
   grid_dim = {grid[0], grid[1], grid[2]}; block_dim = {block[0], block[1], block[2]};
   count = block[0] * block[1] * block[2];

@@ -1,7 +1,7 @@
 """What a kernel asks of memory, counted by executing its PTX: sectors a request, bytes in all, bank conflicts.
 
-A request is one warp's execution of one load or store: the lanes' n-th executions of it count as one, which is exact
-where the lanes of a warp take the same path.
+A request is one warp's execution of one load or store: the lanes' n-th executions of it after a barrier count as one,
+which is exact where the lanes of a warp take the same path between two barriers, or each access once.
 """
 import ctypes
 from typing import NamedTuple
@@ -10,7 +10,8 @@ import numpy as np
 
 SECTOR, LINE, BANKS = 32, 128, 32  # bytes, bytes that shared memory gives in a pass, banks of four bytes
 TRACED = np.dtype([("site", np.int32), ("warp", np.int32), ("block", np.int32), ("occurrence", np.int32),
-                   ("address", np.int64), ("lane", np.int16), ("bytes", np.uint8), ("flags", np.uint8)], align=True)
+                   ("epoch", np.uint32), ("address", np.int64), ("lane", np.int16), ("bytes", np.uint8),
+                   ("flags", np.uint8)], align=True)
 WRITE, SHARED, OWN = 1, 2, 4  # flags; OWN: the module's own constants, which are read through another cache
 
 
@@ -48,7 +49,7 @@ def traffic(module):
     if len(rows):
         module.library.hc_traced(ctypes.c_void_p(rows.ctypes.data))
     rows = rows[rows["flags"] < OWN]
-    request, first = _number(*(rows[k] for k in ("flags", "site", "block", "warp", "occurrence")))
+    request, first = _number(*(rows[k] for k in ("flags", "site", "block", "warp", "occurrence", "epoch")))
     shared = rows["flags"] & SHARED > 0
     cost, least = np.zeros(len(first), np.int64), np.zeros(len(first), np.int64)
     for count, part in ((_sectors, ~shared), (_passes, shared)):

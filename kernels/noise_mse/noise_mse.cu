@@ -20,15 +20,13 @@ extern "C" __global__ void noise_mse_naive(float* loss, const float* e, NOISE) {
   loss[n] = sum / size;
 }
 
-// Four elements of e - z.
-__device__ __forceinline__ Pack<float, 4> residual(const float* e, int n, int block, NOISE) {
-  long long at = (long long)n * size + 4 * block;
-  int inside = size - 4 * block;
-  Pack<float, 4> out = load_up_to<4>(e + at, inside, whole);
-  Pack<float, 4> made = z ? load_up_to<4>(z + at, inside, whole)
+// Block q of four elements of e - z, all blocks whole.
+__device__ __forceinline__ Pack<float, 4> residual(const float* e, int q, int n, int block, NOISE) {
+  Pack<float, 4> out = ((const Pack<float, 4>*)e)[q];
+  Pack<float, 4> made = z ? ((const Pack<float, 4>*)z)[q]
                           : normal4((unsigned)block, index[n], draw, make_uint2(key_lo, key_hi));
   #pragma unroll
-  for (int i = 0; i < 4; ++i) out.x[i] = i < inside ? out.x[i] - made.x[i] : 0.0f;
+  for (int i = 0; i < 4; ++i) out.x[i] -= made.x[i];
   return out;
 }
 
@@ -36,14 +34,22 @@ __device__ __forceinline__ Pack<float, 4> residual(const float* e, int n, int bl
 
 // Best: blocks of `chunk` elements leave their sums in `shares` (N, chunks), and `noise_mse_sum` adds them in a fixed order.
 // e is read once, 16 bytes at a time, and z, where it is not given, is never in memory.
-extern "C" __global__ void noise_mse_shares(float* shares, const float* e, int chunk, NOISE) {
+extern "C" __global__ void __launch_bounds__(256) noise_mse_shares(float* shares, const float* e, int chunk, NOISE) {
   __shared__ float scratch[32];
-  int n = blockIdx.x, high = min((size + 3) / 4, (int)(blockIdx.y + 1) * chunk / 4);
+  int quads = (size + 3) / 4, n = blockIdx.x, low = n * quads + (int)blockIdx.y * chunk / 4;
+  int high = min((n + 1) * quads, low + chunk / 4);
   float sum = 0.0f;
-  for (int block = (int)blockIdx.y * chunk / 4 + (int)threadIdx.x; block < high; block += blockDim.x) {
-    Pack<float, 4> r = residual(e, n, block, NOISE_ARGUMENTS);
-    sum += (r.x[0] * r.x[0] + r.x[1] * r.x[1]) + (r.x[2] * r.x[2] + r.x[3] * r.x[3]);
-  }
+  if (whole)
+    for (int q = low + (int)threadIdx.x; q < high; q += blockDim.x) {
+      Pack<float, 4> r = residual(e, q, n, q - n * quads, NOISE_ARGUMENTS);
+      sum += (r.x[0] * r.x[0] + r.x[1] * r.x[1]) + (r.x[2] * r.x[2] + r.x[3] * r.x[3]);
+    }
+  else
+    for (int first = low; first < high; first += blockDim.x)
+      each_element(first, high, size, !z, index, draw, make_uint2(key_lo, key_hi), [&](long long i, int n, float made) {
+        float r = e[i] - (z ? z[i] : made);
+        sum += r * r;
+      });
   sum = block_sum(sum, scratch);
   if (threadIdx.x == 0) shares[(long long)n * gridDim.y + blockIdx.y] = sum;
 }
@@ -65,19 +71,28 @@ extern "C" __global__ void noise_mse_vjp_naive(float* de, float* dz, const float
   de[i] = d;
   if (dz) dz[i] = -d;
 }
-extern "C" __global__ void noise_mse_vjp_best(float* de, float* dz, const float* dL, const float* e, NOISE) {
+// Best: accesses of 16 bytes, and a block of noise formed once for its four elements.
+extern "C" __global__ void __launch_bounds__(256) noise_mse_vjp_best(float* de, float* dz, const float* dL, const float* e,
+                                                                    NOISE) {
   Divider quads((size + 3) / 4);
-  int q = blockIdx.x * (int)blockDim.x + (int)threadIdx.x;
-  if (q >= samples * quads.divisor) return;
-  int n = quads.of(q), block = q - n * quads.divisor, inside = size - 4 * block;
-  long long at = (long long)n * size + 4 * block;
-  Pack<float, 4> d = residual(e, n, block, NOISE_ARGUMENTS);
+  int first = blockIdx.x * (int)blockDim.x, q = first + (int)threadIdx.x, total = samples * quads.divisor;
+  if (!whole) {
+    each_element(first, total, size, !z, index, draw, make_uint2(key_lo, key_hi), [&](long long i, int n, float made) {
+      float d = 2.0f * dL[n] / size * (e[i] - (z ? z[i] : made));
+      de[i] = d;
+      if (dz) dz[i] = -d;
+    });
+    return;
+  }
+  if (q >= total) return;
+  int n = quads.of(q);
+  Pack<float, 4> d = residual(e, q, n, q - n * quads.divisor, NOISE_ARGUMENTS);
   float factor = 2.0f * dL[n] / size;
   #pragma unroll
   for (int i = 0; i < 4; ++i) d.x[i] *= factor;
-  store_up_to<4>(de + at, d, inside, whole);
+  ((Pack<float, 4>*)de)[q] = d;
   if (!dz) return;
   #pragma unroll
   for (int i = 0; i < 4; ++i) d.x[i] = -d.x[i];
-  store_up_to<4>(dz + at, d, inside, whole);
+  ((Pack<float, 4>*)dz)[q] = d;
 }

@@ -47,10 +47,8 @@ broken("conv2d", "tiled", "one_buffer_no_barrier", "the only tile is overwritten
 broken("conv2d", "best", "two_buffers_used_as_one", "the two buffers are one",
        ("int buffer = step % BUFFERS;", "int buffer = 0;"), found=RACE)
 broken("attention", "wmma", "no_syncwarp", "factors are read by other lanes without __syncwarp",
-       ("    *(float4*)(scores + row * PITCH_S + 8 * half_row + 4) = make_float4(factor, factor, factor, factor);\n    __syncwarp();\n"
-        "    wmma::load_matrix_sync(factors, scores, PITCH_S, wmma::mem_row_major);",
-        "    *(float4*)(scores + row * PITCH_S + 8 * half_row + 4) = make_float4(factor, factor, factor, factor);\n"
-        "    for (int x = 0; x < factors.num_elements; ++x) factors.x[x] = scores[(x * 32 + threadIdx.x % 32) / 16 * PITCH_S + threadIdx.x % 16];"),
+       ("    __syncwarp();\n    wmma::load_matrix_sync(factors, scores, PITCH_F, wmma::mem_row_major);",
+        "    for (int x = 0; x < factors.num_elements; ++x) factors.x[x] = scores[(x * 32 + threadIdx.x % 32) / 16 * PITCH_F + threadIdx.x % 16];"),
        found=RACE, dtype="float16")
 broken("attention", "tiled", "early_return", "threads without a query leave before the block's barriers",
        ("  Mask see = MASK(b, heads);\n  float mine[D / LANES]", "  if (i >= L) return;\n  Mask see = MASK(b, heads);\n  float mine[D / LANES]"),
@@ -61,7 +59,7 @@ broken("group_norm", "tiled", "divergent_barrier", "a barrier in a branch that o
 broken("group_norm", "partial", "everyone_writes", "all threads write a chunk's statistics, not one",
        ("if (threadIdx.x == 0) partial[", "partial["), found="race: write here and write")
 broken("sampler_step", "vector", "blocks_overlap", "every block takes the first block's elements",
-       ("first = blockIdx.x * (int)blockDim.x * QUADS + (int)threadIdx.x", "first = (int)threadIdx.x"),
+       ("first = blockIdx.x * (int)blockDim.x * QUADS;", "first = 0;"),
        launch=lambda grid, block, args, shared: ((2,), block, args, shared), found="blocks of one launch are not ordered")
 
 # Warps.
@@ -75,7 +73,7 @@ broken("attention_vjp", "best", "swapped_halves", "a sum over lanes keeps what i
     "float give = upper ? s[r][i + w] : s[r][i], keep = upper ? s[r][i] : s[r][i + w];"))
 
 # Shared memory.
-broken("group_norm", "best", "tile_not_filled", "the group is never put where it is read from", ("    tile[i] = v;   ", "    ;"), found=UNWRITTEN)
+broken("group_norm", "best", "tile_not_filled", "the group is never put where it is read from", ("    tile[i] = v;\n", "    ;\n"), found=UNWRITTEN)
 broken("group_norm", "tiled", "one_warp_more", "the sum takes one warp's share more than there are", ("lane < warps ? scratch", "lane <= warps ? scratch"),
        found=UNWRITTEN)
 broken("group_norm", "best", "half_the_memory", "the launch gives half of the dynamic shared memory", launch=lambda grid, block, args, shared: (
@@ -89,9 +87,8 @@ broken("attention", "naive", "scratch_too_short", "an array in shared memory is 
 # Bounds.
 broken("group_norm", "tiled", "one_element_more", "a loop over a group takes one element more", ("i < size; i += blockDim.x) sum", "i <= size; i += blockDim.x) sum"),
        found="past the end of argument 2")
-broken("sampler_step", "best", "no_bound", "the last block writes past the end", ("    if (q >= total) break;\n    int n = quads.of(q), block = q - n * quads.divisor, "
-       "inside = size - 4 * block;\n    long long at = (long long)n * size + 4 * block;\n    float low", "    int n = quads.of(q), block = q - n * quads.divisor, "
-       "inside = size - 4 * block;\n    long long at = (long long)n * size + 4 * block;\n    float low"), found="past the end")
+broken("sampler_step", "best", "no_bound", "the last block writes past the end", ("    if (q >= total) break;\n    int n", "    int n"),
+       ("    if (q >= total) break;\n    xs", "    xs"), found="past the end")
 broken("conv2d", "best", "window_too_high", "a tap below the image is taken for one inside", ("(unsigned)(m.row + k.row) < (unsigned)g.H",
        "(unsigned)(m.row + k.row) <= (unsigned)g.H"), found="past the end of argument 2")
 broken("conv2d", "naive", "one_tap_more", "a window has one row more", ("for (int r = 0; r < R; ++r)\n      for", "for (int r = 0; r <= R; ++r)\n      for"),
@@ -99,15 +96,15 @@ broken("conv2d", "naive", "one_tap_more", "a window has one row more", ("for (in
 broken("attention", "best", "keys_past_the_end", "a tile reads keys that are not there", ("j < rows ? width - c : 0", "width - c"), found="past the end of argument")
 broken("conv2d_vjp", "best", "filters_past_the_end", "the last columns of the filters are not masked", ("return {o * (channels - 1) * taps.divisor + k, o < filters};",
        "return {o * (channels - 1) * taps.divisor + k, true};"), found="past the end of argument|value|integer")
-broken("q_sample", "vector", "no_tail", "a vector's tail is written past a sample", ("if (whole && inside >= V) {\n    *(Pack", "if (whole || inside > 0) {\n    *(Pack"),
-       found="race|past the end|reaches|misaligned")
+broken("q_sample", "vector", "no_tail", "a sample's last block of four is taken for a whole one", ("q < last && k < size", "q < last"),
+       found="race|past the end")
 
 # Types and addresses.
-broken("sampler_step", "vector", "misaligned", "16 bytes are read where arrays start on 4", ("if (whole && inside >= V) return", "if (inside >= V) return"),
+broken("sampler_step", "vector", "misaligned", "16 bytes are read from an address that is 4 mod 16", ("xs[j] = four(x, q);", "xs[j] = four(x + 1, q);"),
        found="misaligned access|misaligned read")
 broken("sampler_step", "naive", "writes_input", "the estimate is written over the input", ("  x0_hat[i] = x0;", "  ((float*)x)[i] = x0;"), found="through a pointer to const")
-broken("sampler_step", "vector", "narrow_index", "an offset in bytes overflows 32 bits", ("long long at = (long long)n * size + 4 * block;\n    xs", "int bits = (q + 1) * (1 << 30); "
-       "long long at = (long long)n * size + 4 * block + (bits & 1);\n    xs"), found="signed integer overflow")
+broken("sampler_step", "vector", "narrow_index", "an offset in bytes overflows 32 bits", ("    int n = quads.of(q);",
+       "    int n = quads.of(q), bits = (q + 1) * (1 << 30);\n    n += bits & 1;"), found="signed integer overflow")
 broken("group_norm", "naive", "wide_integer", "an argument is 8 bytes where the parameter is 4", launch=lambda grid, block, args, shared: (
     grid, block, (*args[:-1], np.int64(args[-1])), shared), found="argument 10 must be np.int32, got int64")
 broken("group_norm", "naive", "wide_float", "an array is float64 where the parameter is float", launch=lambda grid, block, args, shared: (
@@ -119,7 +116,7 @@ broken("conv2d", "tiled", "block_too_large", "a block has more threads than the 
 broken("group_norm", "tiled", "one_pass_variance", "variance as E[x^2] - E[x]^2", ("square += (in[i] - mean) * (in[i] - mean);\n  float inverse = 1.0f / sqrtf(block_sum(square, scratch) / size",
        "square += in[i] * in[i];\n  float inverse = 1.0f / sqrtf(fmaxf(block_sum(square, scratch) / size - mean * mean, 0.0f)"), found="value|non-finite")
 broken("group_norm", "partial", "chunks_not_moved", "chunks' squares are added without the distance of their means", ("square += partial[j].y + d * d *", "square += partial[j].y + 0.0f *"))
-broken("group_norm", "best", "wrong_channel", "gamma and beta by pixel, not by channel", ("int c = first + area.of(V * i);", "int c = first + (V * i) % (size / pixels);"))
+broken("group_norm", "best", "wrong_channel", "gamma and beta by pixel, not by channel", ("inverse, first + area.of(V * i),", "inverse, first + (V * i) % (size / pixels),"))
 broken("group_norm_vjp", "best", "mean_forgotten", "the gradient without its second mean", ("(d.x[k] - s1 - v.x[k] * s2) * inverse", "(d.x[k] - s1) * inverse"))
 broken("group_norm_vjp", "tiled", "one_sample_short", "dgamma without the last sample", ("for (int n = 0; n < samples; ++n)", "for (int n = 0; n < samples - 1; ++n)"))
 broken("attention", "tiled", "no_rescale", "the past is not rescaled when the maximum grows", ("for (int c = 0; c < D / LANES; ++c) out[0][c] *= keep;", ";"))
@@ -142,12 +139,20 @@ broken("conv2d", "wmma", "swapped_factors", "a fragment is read by rows where it
 broken("conv2d_vjp", "tiled", "no_stride_check", "an input pixel between two outputs is given one of them", ("i * g.stride_h == row && ", ""))
 broken("sampler_step", "best", "philox_constant", "one digit of Philox's multiplier is wrong", ("0xD2511F53u, c.x), lo0", "0xD2511F57u, c.x), lo0"), where={"z": "key"})
 broken("q_sample", "vector", "philox_rounds", "Philox has nine rounds", ("round < 10", "round < 9"), where={"z": "key"})
-broken("sampler_step", "vector", "same_noise", "every sample has the first one's noise", ("normal4((unsigned)block, index[n]", "normal4((unsigned)block, index[0]"), where={"z": "key"})
+broken("sampler_step", "vector", "same_noise", "every sample has the first one's noise", ("normal4((unsigned)(q - n * quads.divisor), index[n]",
+       "normal4((unsigned)(q - n * quads.divisor), index[0]"), where={"z": "key"})
 broken("noise_mse", "best", "quadrant", "the angle's third quadrant has the wrong sign", ("q == 1 || q == 2 ? -zc", "q == 1 ? -zc"), where={"z": "key"})
 broken("sampler_step", "naive", "limits_swapped", "the estimate is clipped to the wrong end", ("x0 < lo ? lo : (x0 > hi ? hi : x0)", "x0 < lo ? hi : (x0 > hi ? lo : x0)"),
        found="^(value|integer|non-finite): ")
 broken("sampler_step", "best", "history_exchanged", "two of the history's coefficients are exchanged", ("if (h0) add(ys[j], c_h0,", "if (h0) add(ys[j], c_h1,"))
 broken("sampler_step", "vector", "guidance_reversed", "guidance away from the label", ("w * (es[j].x[i] - us[j].x[i])", "w * (us[j].x[i] - es[j].x[i])"))
-broken("noise_mse", "best", "tail_counted", "elements past a sample's end count as noise", ("i < inside ? out.x[i] - made.x[i] : 0.0f", "out.x[i] - made.x[i]"), where={"z": "key"})
+broken("noise_mse", "best", "tail_counted", "elements past a sample's end count as noise", ("q < last && k < size", "q < last"), where={"z": "key"},
+       found="race|past the end|value")
 broken("noise_mse_vjp", "naive", "factor", "the gradient without its factor of two", ("2.0f * dL[n] / size * (e[i] - made)", "dL[n] / size * (e[i] - made)"))
+broken("sampler_step", "best", "noise_not_shared", "a block of noise is read before its thread has left it", (
+    "normal4((unsigned)(q - n * quads.divisor), index[n], draw, key);\n    __syncthreads();", "normal4((unsigned)(q - n * quads.divisor), index[n], draw, key);"),
+       where={"z": "key"}, found=f"{RACE}|{UNWRITTEN}")
+broken("sampler_step", "best", "noise_overwritten", "the next blocks' noise overwrites what others still read", (
+    "    __syncthreads();                                         // all are done with the noise", "    // all are done with the noise"),
+       where={"z": "key"}, found=RACE)
 

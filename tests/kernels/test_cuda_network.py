@@ -14,7 +14,7 @@ from refimpl import ops, systems
 from refimpl.train import Batch, begin
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the CPU model of CUDA needs g++")
-DATA = SimpleNamespace(shape=(1, 8, 8), classes=3, spec="toy", train=np.zeros((4, 1, 8, 8), np.float32))
+DATA = SimpleNamespace(shape=(1, 8, 8), classes=3, spec="toy", levels=None, train=np.zeros((4, 1, 8, 8), np.float32))
 TINY = {"channels": 8, "multipliers": [1, 2], "attention": [4], "layers": 1, "batch": 3, "T": 50}
 
 

@@ -51,6 +51,20 @@ def test_cuda_cpp(version, dtype):
         check("cupy:host", cuda.host, version, dtype, order, 100 if THOROUGH else 2)
 
 
+def no_gpu():
+    """Why nothing can run on a GPU here, or None."""
+    try:
+        cuda.array_module()
+    except ImportError as error:
+        return str(error)
+
+
+@pytest.mark.skipif(no_gpu() is not None, reason=str(no_gpu()))
+@pytest.mark.parametrize("version, dtype", [] if no_gpu() else versions(cupy), ids=label)
+def test_cuda_cpp_on_the_gpu(version, dtype):
+    check("cupy", lambda order: cuda.gpu(), version, dtype, "forward", 100)
+
+
 def twins():
     from kernels import numba_cuda
 
@@ -70,3 +84,11 @@ def test_numba(version, dtype):
         pytest.skip("only in the thorough profile")
     for order in ORDERS:
         check("numba_cuda:host", twins.host, version, dtype, order, 100 if THOROUGH else 2)
+
+
+@pytest.mark.skipif(not NUMBA or no_gpu() is not None, reason=no_gpu() or "numba-cuda is not installed")
+@pytest.mark.parametrize("version, dtype", twins() if NUMBA and not no_gpu() else [], ids=label)
+def test_numba_on_the_gpu(version, dtype):
+    from kernels import twins
+
+    check("numba_cuda", lambda order: twins.gpu(), version, dtype, "forward", 100)

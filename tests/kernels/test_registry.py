@@ -1,6 +1,9 @@
 """Every kernel that works on this machine against its contract, and its worst share against its committed ceiling."""
+import ast
 import inspect
 import os
+import re
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +24,13 @@ def here(name):
     except ImportError:
         return []
     return [k for k in registered(name) if THOROUGH or name != "reference" or k.data == "float32"]
+
+
+def test_an_installed_copy_has_every_file_that_the_code_reads():
+    root = Path(__file__).parents[2]
+    patterns = ast.literal_eval(re.search(r'package_data=\{"kernels": (\[.*?\])\}', (root / "setup.py").read_text())[1])
+    kinds = {p.suffix for p in (root / "kernels").rglob("*") if p.is_file() and "__pycache__" not in p.parts}
+    assert kinds - {".py", ".md"} == {Path(p).suffix for p in patterns}
 
 
 # CUDA kernels have tests of their own: they run on a GPU or on the model of one.

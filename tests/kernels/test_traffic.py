@@ -69,6 +69,26 @@ def test_launches_add_up_and_are_counted_once(patterns):
     assert traffic(patterns) == ([], 0)
 
 
+LOOP = """.visible .entry again(.param .u64 p)
+{ .reg .b64 %rd<9>; .reg .b32 %r<20>; .reg .pred %p<3>;
+ld.param.u64 %rd1, [p]; mov.u32 %r2, %tid.x; mul.lo.u32 %r3, %r2, 4; mov.u32 %r4, 0;
+NEXT: or.b32 %r5, %r2, %r4; setp.eq.u32 %p1, %r5, 0; @%p1 bra SKIP;
+cvt.u64.u32 %rd3, %r3; add.s64 %rd4, %rd1, %rd3; ld.global.b32 %r9, [%rd4];
+SKIP: bar.sync 0; add.u32 %r3, %r3, 4096; add.u32 %r4, %r4, 1; setp.lt.u32 %p2, %r4, 3; @%p2 bra NEXT;
+ret;
+}
+"""
+
+
+def test_a_lane_that_skips_an_access_is_back_in_step_after_the_barrier():
+    """Thread 0 leaves out the first of three rounds: six requests of four sectors, none torn."""
+    module = PtxModule(HEAD + LOOP, traced=True)
+    for _ in range(2):
+        module.get_function("again")((1,), (64,), (np.zeros(32768, np.uint8),))
+    (site,), moved = traffic(module)
+    assert site.requests == 2 * 6 and site.cost == site.least == 2 * 24 and moved == 32 * site.cost
+
+
 def test_an_untraced_module_has_nothing_to_say():
     module = PtxModule(HEAD + kernel("k", STRIDE(4), 4, "global", False))
     module.get_function("k")((1,), (64,), (np.zeros(32768, np.uint8),))

@@ -1,0 +1,89 @@
+"""The GPU's benchmark without one: what it says then, and its way through a run on a stand-in of CuPy."""
+import itertools
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import kernels
+from benchmarks import gpu, run
+from benchmarks.__main__ import main
+from kernels import cuda
+
+
+def no_gpu():
+    try:
+        cuda.array_module()
+    except ImportError:
+        return True
+
+
+@pytest.mark.skipif(not no_gpu(), reason="there is a GPU")
+def test_without_a_gpu_rows_say_so_and_show_what_is_known(tmp_path, capsys):
+    path = tmp_path / "a.json"
+    assert main(["run", "conv2d", "group_norm", "--backends", "cupy,numba_cuda", "--json", str(path)]) == 0
+    printed = capsys.readouterr()
+    assert "not measured: no GPU; compiled for sm_90" in printed.out and "80 % of cuDNN" in printed.out
+    assert "not measured" in printed.err and max(map(len, printed.out.splitlines())) <= 100
+    document = json.loads(path.read_text())
+    assert document["rows"] == [] and {r["provider"] for r in document["not_measured"]} == {"cupy", "numba_cuda"}
+    for row in document["not_measured"]:
+        assert row["state"] == "not measured: no GPU" and row["target"] and "seconds" not in row
+        assert all(n["registers"] > 0 and 0 < n["occupancy"] <= 1 for n in row["kernels"].values()), row
+
+
+def stand_in():
+    """NumPy with the parts of CuPy that a benchmark needs; its clock counts calls, a cold one takes twice as long."""
+    ticks, log = itertools.count(), []
+
+    class Array(np.ndarray):
+        def fill(self, value):
+            log.append("flush")
+
+    device = SimpleNamespace(attributes={"L2CacheSize": 64}, id=0, pci_bus_id="0:0:0", compute_capability="90")
+    runtime = SimpleNamespace(getDeviceProperties=lambda i: {"name": b"none"}, driverGetVersion=lambda: 1,
+                              runtimeGetVersion=lambda: 2)
+
+    class Event:
+        def record(self):
+            self.at = next(ticks)
+            log.append("record")
+
+        def synchronize(self):
+            log.append("synchronize")
+
+    spin = lambda grid, block, args: log.append("spin")
+    elapsed = lambda start, stop: 1e3 * (stop.at - start.at) * (2 if "flush" in log[-6:] else 1)
+    xp = SimpleNamespace(
+        RawKernel=lambda code, name: spin, zeros=lambda n, t: np.zeros(n, t).view(Array), ones=np.ones, uint8=np.uint8,
+        ascontiguousarray=np.ascontiguousarray, copyto=np.copyto, matmul=np.matmul,
+        cuda=SimpleNamespace(Device=lambda: device, Event=Event, runtime=runtime, get_elapsed_time=elapsed))
+    return xp, log
+
+
+def test_a_run_on_a_stand_in(monkeypatch):
+    xp, log = stand_in()
+    ceilings = gpu.ceilings
+    monkeypatch.setattr(gpu, "ceilings", lambda xp: ceilings(xp, 32))
+    monkeypatch.setattr(gpu, "beside", lambda work: None)
+    space = kernels.backend("reference")
+    space = SimpleNamespace(**{n: f for n, f in vars(space).items() if not n.startswith("_")}, to_device=lambda a: a)
+    monkeypatch.setattr(gpu, "algorithm", lambda provider, work: "direct")
+    rows = list(gpu.rows(["sampler_step", "group_norm"], {"reference": space}, "small", 3, xp))
+    assert [r["operation"] for r in rows] == ["group_norm"] + ["sampler_step"] * 3
+    for row in rows:
+        assert len(row["samples"]) == 3 and row["seconds"] == 1.0 and row["cold"][0] == 2.0
+        assert 0 < row["share_of_bound"] < 1 and row["ceiling"] > 0 and row["device"]["name"] == "none"
+        assert "90 %" in row["target"] and row["device"]["clocks"] is None
+    first = log.index("record")
+    assert log[first - 2:first + 3] == ["flush", "spin", "record", "record", "synchronize"]
+
+
+def test_a_wrong_kernel_on_the_gpu_is_not_timed(monkeypatch):
+    xp, _ = stand_in()
+    monkeypatch.setattr(gpu, "ceilings", lambda xp: {"copy": (lambda: None, 1), "product": (lambda: None, 1)})
+    monkeypatch.setattr(gpu, "beside", lambda work: None)
+    wrong = SimpleNamespace(group_norm=lambda x, *_, **__: x, to_device=lambda a: a)
+    with pytest.raises(run.Refused, match="group_norm of reference is wrong"):
+        list(gpu.rows(["group_norm"], {"reference": wrong}, "small", 3, xp))
