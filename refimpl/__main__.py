@@ -1,9 +1,9 @@
 """The command line: python -m refimpl COMMAND, one of demo, train, sample, score, systems, reconstruct, interpolate,
-latent and show."""
+latent, charts and show."""
 import argparse
 import sys
 
-from . import demo, parsers, show, views
+from . import charts, demo, parsers, show, views
 
 DESCRIPTION = """Exact NumPy reference of diffusion models and GANs.
 
@@ -20,6 +20,7 @@ def parser():
     demo.add_parser(subparsers)
     parsers.add_parsers(subparsers)
     views.add_parsers(subparsers)
+    charts.add_parser(subparsers)
     show.add_parser(subparsers)
     return top
 

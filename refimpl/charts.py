@@ -1,11 +1,9 @@
-"""Charts of the diffusion equations: python -m refimpl.charts FOLDER draws them all as PNG files."""
-import argparse
+"""Charts of the diffusion equations: python -m refimpl charts FOLDER draws them all as PNG files."""
 import io
-import pathlib
 
 import numpy as np
 
-from . import ops
+from . import checkpoint, ops, pictures
 from .equations import catalogue, continuous, mixture, samplers, schedules
 
 MIXTURE = mixture.mixture([0.3, 0.4, 0.3], [[-1.6, -0.6], [0.2, 1.4], [1.5, -0.9]], [[0.03], [0.06], [0.02]])
@@ -121,17 +119,21 @@ def _png(figure):
     return file.getvalue()
 
 
-def main(argv=None):
-    """Draw every chart into a folder."""
-    parser = argparse.ArgumentParser(prog="python -m refimpl.charts", description=__doc__)
-    parser.add_argument("folder", type=pathlib.Path, help="where the PNG files go; made if it is not there")
-    folder = parser.parse_args(argv).folder
-    folder.mkdir(parents=True, exist_ok=True)
+def add_parser(subparsers):
+    """The `charts` command."""
+    p = subparsers.add_parser("charts", help="draw the diffusion equations: schedules, forward process, trajectories, "
+                              "convergence", description="Draw schedules.png, forward.png (a real digit on its way to "
+                              "noise), trajectories.png (the probability flow on a mixture) and convergence.png (error "
+                              "against evaluations for every deterministic sampler) into a folder.")
+    p.add_argument("folder", help="where the PNG files go; made if it is not there")
+    p.set_defaults(run=run)
+
+
+def run(args):
+    """Entry of the command."""
+    pictures.require_packages()
+    folder = checkpoint.folder(args.folder)
     for name, draw in (("schedules", schedules_chart), ("forward", lambda: forward_chart(digit())),
                        ("trajectories", trajectories_chart), ("convergence", convergence_chart)):
-        (folder / f"{name}.png").write_bytes(draw())
+        checkpoint.write(folder / f"{name}.png", draw())
         print(folder / f"{name}.png")
-
-
-if __name__ == "__main__":
-    main()

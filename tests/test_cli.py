@@ -152,6 +152,31 @@ def test_resume_continues(copy, capsys):
     assert "has all of its 9 steps already" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name, more", [
+    ("improved-ddpm", ["--sampler", "unipc-3", "--steps", "5"]), ("ncsn", ["--sampler", "edm", "--set", "churn=4"]),
+    ("score-sde", ["--sampler", "euler-maruyama", "--guidance", "1"]), ("edm", ["--sampler", "dpm++-2m", "--steps", "6"]),
+    ("flow-matching", ["--sampler", "ddim", "--eta", "0.5", "--set", "shift=3"]), ("cold", ["--set", "improved=false"])])
+def test_diffusion_systems_from_the_command_line(name, more, tmp_path, capsys):
+    """Train on points with classes, draw by its own sampler and by another."""
+    folder, common = str(tmp_path / "run"), ["--backend", "reference"]
+    assert main(["train", name, "--data", "moons", "--set", "width=8", "--set", "depth=1", "--steps", "2", "--out", folder,
+                 "--preview-every", "0", *common]) == 0
+    for k, options in enumerate(([], more)):
+        assert main(["sample", folder, "-n", "4", "--out", str(tmp_path / f"{k}.npz"), *common, *options]) == 0
+    one, other = (np.load(tmp_path / f"{k}.npz")["images"] for k in range(2))
+    assert one.shape == other.shape == (4, 2) and np.isfinite(other).all() and not np.array_equal(one, other)
+    assert "cannot" not in capsys.readouterr().err
+    sentence = "has no sampling option 'guidance'" if name == "cold" else "guidance is like 0.0, got 'much'"
+    assert sentence in refused(capsys, "sample", folder, "--set", "guidance=much", *common)
+
+
+def test_guidance_without_a_condition(tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert main(["train", "flow-matching", "--data", "swissroll", "--set", "width=8", "--set", "depth=1", "--steps", "1",
+                 "--out", str(folder), "--preview-every", "0", "--backend", "reference"]) == 0
+    assert "guidance 2.0 needs labels, and swissroll has none" in refused(capsys, "sample", folder, "--guidance", "2")
+
+
 def test_nothing_is_overwritten(copy, capsys):
     before = (copy / train.CHECKPOINT).read_bytes()
     assert "already holds a run: continue it with train --resume" in refused(
@@ -187,7 +212,7 @@ def test_mistakes_are_one_sentence(arguments, sentence, capsys, tmp_path, monkey
     assert not list(tmp_path.rglob(train.CHECKPOINT))
 
 
-@pytest.mark.parametrize("arguments", [["paint"], [], ["train", "ddpm", "--steps", "0"], ["sample"],
+@pytest.mark.parametrize("arguments", [["paint"], [], ["train", "ddpm", "--steps", "0"], ["score"],
                                        ["train", "ddpm", "--seed", "-1"], ["sample", "x", "-n", "many"]])
 def test_wrong_usage_is_status_2(arguments, capsys):
     with pytest.raises(SystemExit) as stop:

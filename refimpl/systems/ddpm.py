@@ -23,10 +23,10 @@ def defaults(data):
 
 def build(config, data):
     """The system for a data set. weight: 'plain', or that of a loss in refimpl.equations.objectives."""
-    return prior.build("ddpm", config, data, model("ddpm", config, data))
+    return prior.build("ddpm", config, data, model(config, data))
 
 
-def model(name, config, data):
+def model(config, data):
     r"""The Model on a schedule of T steps: t uniform in 1..T, the network told t - 1 as public checkpoints are.
 
     $$L = E_{t,\epsilon}\; w_t\,\|\epsilon - \hat\epsilon(x_t, t)\|^2, \qquad
@@ -34,7 +34,7 @@ def model(name, config, data):
 
     Source: Ho et al. 2020, arXiv:2006.11239, eq. 14 (w = 1) and alg. 1.
     """
-    require(config["T"] >= 1, f"{name}: T must be at least 1, got {config['T']}")
+    require(config["T"] >= 1, f"T must be at least 1, got {config['T']}")
     require(config["schedule"] in SCHEDULES,
             f"schedule must be one of {', '.join(SCHEDULES)}, got {config['schedule']!r}")
     schedule = SCHEDULES[config["schedule"]](config["T"])
@@ -58,7 +58,7 @@ def bound(schedule, data, prediction, variance):
 
     Source: refimpl.equations.likelihood.bound_estimate.
     """
-    def nll(ask, x, key, ops, variance=variance, terms=20 if data.levels else 100):
+    def nll(ask, x, key, ops, variance=variance, terms=50):
         found = likelihood.bound_estimate(
             lambda x, t: ask(x, *schedules.level_at(schedule, t))[0], x.astype(np.float64), schedule, data.levels,
             min(terms, schedule.T - 1), ops=ops, key=key, prediction=prediction, variance=variance,

@@ -23,7 +23,12 @@ def defaults(data):
 
 
 def build(config, data):
-    r"""The system for a data set. mean, deviation: of log sigma in training; sigma_d is measured on the data.
+    """The system for a data set."""
+    return prior.build("edm", config, data, model(config, data))
+
+
+def model(config, data):
+    r"""The Model: mean, deviation: of log sigma in training; sigma_d is measured on the data.
 
     $$D(x;\sigma) = c_{\mathrm{skip}}\,x + c_{\mathrm{out}}\,F(c_{\mathrm{in}}\,x;\,c_{\mathrm{noise}}), \qquad
       L = E\,\lambda(\sigma)\,\|D(x_0+\sigma\epsilon) - x_0\|^2, \quad \lambda c_{\mathrm{out}}^2 = 1$$
@@ -43,8 +48,8 @@ def build(config, data):
         target = edm_target(x0, x_t, noise, spread)
         return simple_loss(f, target), simple_loss_vjp(1.0, f, target)[0]
 
-    return prior.build("edm", config, data, prior.Model(
+    return prior.Model(
         "ve", draw, told, lambda steps: karras_levels(steps, least, most), loss, sampler=("heun", 18, {}),
         denoiser=lambda signal, noise: edm_coefficients(noise, spread)[:2],
         scale=lambda signal, noise: edm_coefficients(noise, spread)[2],
-        nll=prior.ode_likelihood(data, "ve", least, most, "x0")))
+        nll=prior.ode_likelihood(data, "ve", least, most, "x0"))

@@ -18,14 +18,19 @@ def defaults(data):
 
 
 def build(config, data):
-    r"""The system for a data set.
+    """The system for a data set."""
+    return prior.build("flow-matching", config, data, model(config, data))
+
+
+def model(config, data):
+    r"""The Model.
 
     $$x_t = (1-t)\,x_0 + t\,\epsilon, \qquad L = E_{t,\epsilon}\,\|u(x_t, t) - (\epsilon - x_0)\|^2, \quad t \sim U(0,1)$$
     """
     def draw(u):
         return *flow_level(u), 1000 * u
 
-    return prior.build("flow-matching", config, data, prior.Model(
+    return prior.Model(
         "flow", draw, lambda signal, noise: 1000 * flow_time(log_snr(signal, noise)),
         lambda steps, shift: flow_levels(steps, shift), prior.squared("flow"), "flow", sampler=("flow-heun", 25, {}),
-        own={"shift": 1.0}, nll=prior.ode_likelihood(data, "flow", 1e-3, 1e3, "flow")))
+        own={"shift": 1.0}, nll=prior.ode_likelihood(data, "flow", 1e-3, 1e3, "flow"))

@@ -20,13 +20,18 @@ def defaults(data):
 
 
 def build(config, data):
-    r"""The system for a data set. vlb_weight: the lambda of the hybrid loss.
+    """The system for a data set."""
+    return prior.build("improved-ddpm", config, data, model(config, data))
+
+
+def model(config, data):
+    r"""The Model: vlb_weight: the lambda of the hybrid loss.
 
     $$L = L_{\mathrm{simple}} + \lambda L_{\mathrm{vlb}}, \qquad
       \Sigma = \exp\left(\nu\log\beta_t + (1-\nu)\log\tilde\beta_t\right)$$
     """
     require(config["vlb_weight"] >= 0, f"vlb_weight must not be negative, got {config['vlb_weight']}")
-    base = ddpm.model("improved-ddpm", config | {"prediction": "eps", "weight": "plain"}, data)
+    base = ddpm.model(config | {"prediction": "eps", "weight": "plain"}, data)
     schedule = ddpm.SCHEDULES[config["schedule"]](config["T"])
     require(schedule.T > 1, "improved-ddpm: T must be at least 2: beta_tilde is 0 at t = 1")
 
@@ -35,6 +40,6 @@ def build(config, data):
         rest = (e[:, :n], e[:, n:], x0, x_t, eps, told + 1, schedule, data.levels, config["vlb_weight"])
         return hybrid_loss(*rest), np.concatenate(hybrid_loss_vjp(1.0, *rest), axis=1)
 
-    return prior.build("improved-ddpm", config, data, base._replace(
+    return base._replace(
         loss=loss, outputs=2, sampler=("ddpm", min(50, schedule.T), {"variance": "learned"}),
-        nll=ddpm.bound(schedule, data, "eps", "learned")))
+        nll=ddpm.bound(schedule, data, "eps", "learned"))

@@ -21,7 +21,12 @@ def defaults(data):
 
 
 def build(config, data):
-    r"""The system for a data set. scales: how many noise levels; the network e is -sigma times the score.
+    """The system for a data set."""
+    return prior.build("ncsn", config, data, model(config, data))
+
+
+def model(config, data):
+    r"""The Model: scales: how many noise levels; the network e is -sigma times the score.
 
     $$L = E\;\sigma^2\left\|s(x+\sigma\epsilon, \sigma) + \frac\epsilon\sigma\right\|^2 = E\,\|\epsilon - e\|^2, \qquad
       s = -\frac e\sigma$$
@@ -41,6 +46,6 @@ def build(config, data):
     def levels(steps):
         return with_end(np.ones(count), ladder) if steps == count else exponential_levels(steps, least, most)
 
-    return prior.build("ncsn", config, data, prior.Model(
+    return prior.Model(
         "ve", draw, told, levels, prior.squared("eps"), sampler=("langevin", count, {"step": 0.2 * least**2, "inner": 5}),
-        scale=lambda signal, noise: 1 / np.hypot(signal * spread, noise), nll=prior.ode_likelihood(data, "ve", least, most)))
+        scale=lambda signal, noise: 1 / np.hypot(signal * spread, noise), nll=prior.ode_likelihood(data, "ve", least, most))

@@ -24,7 +24,12 @@ def defaults(data):
 
 
 def build(config, data):
-    r"""The system for a data set. sde: 'vp', 've' or 'subvp'; last: the time near the data where training ends.
+    """The system for a data set."""
+    return prior.build("score-sde", config, data, model(config, data))
+
+
+def model(config, data):
+    r"""The Model: sde: 'vp', 've' or 'subvp'; last: the time near the data where training ends.
 
     $$L = E_{t,\epsilon}\;\mathrm{noise}^2\left\|s(x_t, t) + \frac{\epsilon}{\mathrm{noise}}\right\|^2
         = E\,\|\epsilon - e\|^2, \qquad s = -\frac{e}{\mathrm{noise}}, \quad t \sim U(t_{\mathrm{last}}, 1)$$
@@ -47,7 +52,7 @@ def build(config, data):
         return continuous.path_levels(lambda t: level(t, *ends), steps, last, spacing, kind)
 
     edges = [float(np.divide(*level(np.array(t), *ends)[::-1])) for t in (last, 1.0)]
-    return prior.build("score-sde", config, data, prior.Model(
+    return prior.Model(
         kind, draw, told, levels, prior.squared("eps"), sampler=("heun", 30, {}), own={"spacing": "time"},
         scale=(lambda signal, noise: 1 / np.hypot(signal * spread, noise)) if kind == "ve" else None,
-        nll=prior.ode_likelihood(data, kind, *edges)))
+        nll=prior.ode_likelihood(data, kind, *edges))

@@ -118,12 +118,42 @@ def test_variances_of_the_bound(rng):
     assert (bounds(lambda x, t: 0.5 * x, clip=(-1, 1)) < bounds(lambda x, t: 0.5 * x)).all()
 
 
+def test_few_terms_estimate_the_bound_without_bias(rng):
+    """Over many samples the bound from three strata has the mean of the whole one; with as many as T - 1 it is that."""
+    x0, schedule = np.full((6000, 1, 1, 1), 0.5), schedules.cosine(12)
+    predict = lambda x, t: np.tanh(x)
+    options = {"ops": ops, "key": 4, "prediction": "x0", "variance": "large"}
+    whole = likelihood.variational_bound(predict, x0, schedule, 17, **options)["total"]
+    for terms in (1, 3, 11):
+        few = likelihood.bound_estimate(predict, x0, schedule, 17, terms, **options)
+        error = np.hypot(few["total"].std(), whole.std()) / 6000**0.5
+        assert abs(few["total"].mean() - whole.mean()) < 4 * error and error < 0.05 * whole.mean()
+        np.testing.assert_allclose(few["bits"], few["total"] / np.log(2))
+
+
+def test_density_in_the_place_of_a_grid(rng):
+    """Without bins the last term is a density's: for Gaussian data and the exact x0_hat the bound is near the entropy."""
+    x0, schedule = 0.3 * rng.standard_normal((4000, 2)), schedules.cosine(400)
+
+    def predict(x, t):
+        signal, noise = (v[:, None] for v in schedules.level_at(schedule, t))
+        return signal * 0.09 / (signal**2 * 0.09 + noise**2) * x
+
+    found = likelihood.bound_estimate(predict, x0, schedule, None, 60, ops=ops, key=1, prediction="x0",
+                                      variance="large")["total"]
+    entropy = np.log(2 * np.pi * np.e * 0.09)
+    assert entropy - 0.1 < found.mean() < entropy + 0.3
+
+
 def _bound(predict, x0, **options):
     return likelihood.variational_bound(predict, x0, schedules.cosine(4), 4, ops=ops, key=1, **options)
 
 
 @pytest.mark.parametrize("call, words", [
     (lambda: _bound(None, np.full((1, 1), 1.5)), "x0 must be"),
+    (lambda: likelihood.bound_estimate(None, np.zeros((1, 1)), schedules.cosine(4), 4, 4, ops=ops, key=1),
+     r"terms must be in 1\.\.3, got 4"),
+    (lambda: likelihood.grid_posterior(np.zeros((1, 1)), np.zeros((1, 1)), 1.0, 0.0, 4), "noise > 0 expected"),
     (lambda: _bound(None, np.zeros((1, 1)), variance="no"), "variance must be"),
     (lambda: _bound(lambda x, t: x, np.zeros((1, 2)), variance="learned"), "4 channels"),
     (lambda: likelihood.ode_log_likelihood(None, np.zeros((1, 1)), [[1.0, 0.0], [0.5, 0.5]], None), "above 0"),

@@ -36,7 +36,8 @@ def load():
 
 
 sampling = load()
-pytestmark = pytest.mark.skipif(sampling is None, reason="k-diffusion is not installed")
+pytestmark = pytest.mark.skipif(sampling is None, reason="needs k-diffusion without the packages that its "
+                                "training asks for: see the first lines of this file")
 
 RNG = np.random.default_rng(3)
 MIXTURE = mixture.mixture(np.full(3, 1 / 3), RNG.standard_normal((3, 6)), 0.1)

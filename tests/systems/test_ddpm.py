@@ -53,7 +53,7 @@ def test_the_loss_of_a_network_that_says_nothing_is_the_power_of_the_noise():
 def test_what_a_step_draws():
     x = np.zeros((40, 2), np.float32)
     batch, config = train.Batch(x, np.arange(40) % 3), ddpm.defaults(POINTS) | {"T": 40}
-    draw = ddpm.model("ddpm", config, POINTS).draw
+    draw = ddpm.model(config, POINTS).draw
     draws = [(draw(u)[2] + 1, *rest) for u, *rest in (prior.corruption(key, batch, 3, 0.1, ops) for key in range(200))]
     for t, eps, labels in draws:
         assert sorted(t) == list(range(1, 41))  # as many samples as times: each time once

@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 
+from benchmarks import quality_diffusion
 from refimpl import data, ops, systems, train
 from refimpl.equations import catalogue, continuous, diffusion, mixture
 from refimpl.systems import drawing, prior
@@ -104,21 +105,13 @@ def test_every_sampler_with_the_exact_network(name, monkeypatch):
     """Told its levels and given its inputs right, a network that knows the mixture makes every sampler arrive in it."""
     points = POINTS._replace(train_labels=None, test_labels=None, classes=0)
     config = systems.configure(name.split()[0], points, SMALL | CASES[name])
-    made = {}
-
-    def build(label, config, d, model):
-        made["model"] = model
-        return real(label, config, d, model)
-
-    real = prior.build
-    monkeypatch.setattr(prior, "build", build)
+    model = systems.module(name.split()[0]).model(config, points)
     asked = {}
 
     def network(config, d, outputs=1):
         init, _ = plain(config, d, outputs)
 
         def net(params, x, t, labels, ops, key=None):
-            model = made["model"]
             signal, noise = asked["level"]
             np.testing.assert_allclose(t, float(model.told(signal, noise)), atol=1e-6)
             y = x if model.scale is None else x / float(model.scale(signal, noise))
@@ -218,3 +211,12 @@ def test_what_the_mathematics_does_not_allow(name, options, words):
     with pytest.raises(ValueError, match=words) as error:
         system.sample(params, {}, 2, 0, ops, **options)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", quality_diffusion.ACCEPTANCE)
+def test_acceptance_runs(name, monkeypatch):
+    """With two training steps every acceptance function returns finite figures and named requirements."""
+    monkeypatch.setattr(quality_diffusion, "computer", lambda name: ("reference", ops))
+    short = {"ddpm": {"most": 20, "ancestral": 4}, "improved-ddpm": {"most": 40, "terms": 3}, "ncsn": {}}
+    found = quality_diffusion.ACCEPTANCE[name](steps=2, **short.get(name, {"most": 40}))
+    assert found["passed"] and all(np.isfinite(v) for k, v in found.items() if k != "passed" and v is not None)
