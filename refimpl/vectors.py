@@ -158,6 +158,8 @@ def by_hand():
         "equations.quantise.restart_codes": {
             "counts": np.array([3.0, 0.1, 2.0, 0.0, 5.0]), "sums": 2 * w, "codebook": w, "z": x,
             "rows": np.array([0, 1, 2, 3, 0]), "least": 1.0},
+        "equations.variants.latent_cross_entropy": {
+            "errors": np.array([0.1, 0.4, 1.2]), "log_snr": np.array([-4.0, 0.5, 3.0]), "noise": 0.2, "dim": 3},
         "equations.weights.clip_weights": {"params": {"w": w, "b": x[0]}, "c": 0.5}}
 
 

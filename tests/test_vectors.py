@@ -18,7 +18,8 @@ FUNCTIONS = {"ops._special", "ops._window", "ops.tangent", "equations.blending",
              "equations.penalty", "equations.samplers", "equations.sde", "equations.solvers"}
 ALONE = {"equations.continuous.path_levels", "equations.metrics.redrawn", "equations.metrics.interval",
          "equations.mixture.sample_mixture",
-         "equations.objectives.sliced_score_matching", "equations.translation.restyle"}
+         "equations.objectives.sliced_score_matching", "equations.translation.restyle",
+         "equations.variants.denoising_gan_pairs"}
 
 
 def tuples():
