@@ -187,35 +187,61 @@ def test_transforms(rng):
     same(minus_log_q, -base.log_prob(torch.sigmoid(v)).sum(1))
 
 
-@pytest.mark.parametrize("kind", ["nice", "realnvp"])
+def torch_flow(p, state, config, y):
+    """A flow step by step: its latent and log-determinant."""
+    log_det, kept = torch.zeros(len(y), dtype=torch.float64), []
+    for step in nets.plan(config):
+        own = {n.removeprefix(step.name + "."): v for n, v in (p | state).items() if n.startswith(step.name + ".")}
+        pixels = math.prod(step.shape[1:])
+        if step.kind == "squeeze":
+            y = F.pixel_unshuffle(y, 2)
+        elif step.kind == "factor":
+            aside, y = y.chunk(2, dim=1)
+            kept.append(aside.flatten(1))
+        elif step.kind == "scale":
+            y, log_det = y * own["log_scale"].exp(), log_det + own["log_scale"].sum()
+        elif step.kind == "actnorm":
+            y = (y + own["bias"][:, None, None]) * own["log_scale"].exp()[:, None, None]
+            log_det = log_det + pixels * own["log_scale"].sum()
+        elif step.kind == "mix":
+            upper = torch.triu(own["upper"], 1) + torch.diag(own["sign"] * own["log_s"].exp())
+            w = own["permutation"] @ (torch.tril(own["lower"], -1) + torch.eye(len(upper), dtype=torch.float64)) @ upper
+            y, log_det = F.conv2d(y, w[:, :, None, None]), log_det + pixels * torch.linalg.slogdet(w)[1]
+        else:
+            mask = torch.tensor(np.array(step.mask))
+            h = mask * y if config.net == "conv" else (mask * y).flatten(1)
+            for i, name in enumerate(("conv_1", "conv_2", "conv_out") if config.net == "conv" else
+                                     ("layers.0", "layers.1", "layers.2")):
+                h, w, b = F.silu(h) if i else h, own[f"net.{name}.weight"], own[f"net.{name}.bias"]
+                h = F.conv2d(h, w, b, padding="same") if config.net == "conv" else F.linear(h, w, b)
+            h = h.reshape(len(y), -1, *y.shape[1:])
+            s = (1 - mask) * 2 * torch.tanh(h[:, 0] / 2) if step.kind == "affine" else torch.zeros_like(y)
+            y, log_det = y * s.exp() + (1 - mask) * h[:, -1], log_det + s.flatten(1).sum(1)
+    return torch.cat([*kept, y.flatten(1)], 1), log_det
+
+
+FLOWS = {"nice": nets.FlowConfig((4,), "nice", 3, width=6), "realnvp": nets.FlowConfig((4,), "realnvp", 3, width=6),
+         "realnvp on images": nets.FlowConfig((1, 4, 4), "realnvp", 2, 2, "conv", width=3),
+         "glow": nets.FlowConfig((1, 4, 4), "glow", 2, 2, "conv", width=3)}
+
+
+@pytest.mark.parametrize("kind", FLOWS)
 def test_flows(rng, kind):
-    """A whole flow written in PyTorch: latent, log-determinant, and the gradient of every parameter."""
-    config = nets.FlowConfig((4,), kind, 3, width=6)
-    x = rng.standard_normal((5, 4))
+    """A whole flow written in PyTorch: latent, log-determinant, and the gradient of every parameter and of the input."""
+    config = FLOWS[kind]
+    x = rng.standard_normal((5, *config.shape))
     params, state = nets.flow_init(0, config, x, ops)
     params = {k: p + 0.3 * rng.standard_normal(p.shape) for k, p in params.items()}
-    p, y, log_det = {k: t(v) for k, v in params.items()}, t(x, False), 0
-    for step in nets.plan(config):
-        if step.kind == "scale":
-            s = p[f"{step.name}.log_scale"]
-            y, log_det = y * s.exp(), log_det + s.sum()
-            continue
-        mask = torch.tensor(np.array(step.mask))
-        h = mask * y
-        for i in range(3):
-            h = F.linear(F.silu(h) if i else h, p[f"{step.name}.net.layers.{i}.weight"],
-                         p[f"{step.name}.net.layers.{i}.bias"])
-        if step.kind == "affine":
-            s = 2 * torch.tanh(h[:, :4] / 2)
-            y, log_det = mask * y + (1 - mask) * (y * s.exp() + h[:, 4:]), log_det + ((1 - mask) * s).sum(1)
-        else:
-            y = y + (1 - mask) * h
+    p, tx = {k: t(v) for k, v in params.items()}, t(x)
+    y, log_det = torch_flow(p, {k: t(v, False) for k, v in state.items()}, config, tx)
     z, ours, pullback = nets.forward(params, state, x, config=config, ops=ops)
     same(z, y)
-    same(ours, log_det + torch.zeros(5, dtype=torch.float64))
+    same(ours, log_det)
     dz, dl = rng.standard_normal(z.shape), rng.standard_normal(5)
     ((y * t(dz, False)).sum() + (log_det * t(dl, False)).sum()).backward()
-    for name, g in pullback(dz, dl)[0].items():
+    grads, dx = pullback(dz, dl)
+    same(dx, tx.grad)
+    for name, g in grads.items():
         same(g, p[name].grad)
 
 
