@@ -258,6 +258,18 @@ def blurs_compose(d):
                np.max(abs(once.mean(axes) - x.mean(axes))), np.max(abs(cold.blurred(wave, s, w) - factor * wave)))
 
 
+@fact("F-E13", cold.blurred, cold.cold_prediction, tolerance=1e-9)
+def blurs_are_not_undone(d):
+    """A restorer that is off by delta leaves (1 - A^T) delta under algorithm 2, where for x + s e nothing is left, and delta
+    under algorithm 1: low frequencies come out right, the highest do not."""
+    x0, delta, steps, w = d.array(2, 1, 4, 4), d.array(2, 1, 4, 4), d.integer(1, 8), d.real(0.3, 1.5)
+    blur = lambda x, s: cold.blurred(x, np.full(2, float(s)), w)
+    ends = [samplers.sample(cold.cold_prediction(lambda x, s: x0 + delta, blur, improved), blur(x0, steps),
+                            cold.cold_levels(steps), cold.cold(improved), ops=ops, prediction="x0") - x0
+            for improved in (True, False)]
+    return max(np.max(abs(ends[0] - delta + blur(delta, steps))), np.max(abs(ends[1] - delta)))
+
+
 @fact("F-E13", cold.gaussian_like, tolerance=1e-8)
 def gaussian_of_data(d):
     """Noise whose mean is 0 and covariance 1 exactly takes the data's own mean and covariance."""
