@@ -72,7 +72,7 @@ def on_digits(name, fd, **changes):
 def ncsn_scores(steps=None):
     """F1: the score of a known mixture, off by less than 5 % in root mean square; samples by annealed Langevin steps."""
     d, m = points()
-    system, run, by = trained("ncsn", d, **{"width": 128, "steps": 6000} if steps is None else {"steps": steps})
+    system, run, by = trained("ncsn", d, **{"batch": 1024, "steps": 5000} if steps is None else {"steps": steps})
     params, config = train.averaged(run)["model"], systems.configure("ncsn", d, {})
     model = ncsn.model(config, d)
     _, net = prior.network(config, d)

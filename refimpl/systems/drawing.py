@@ -1,4 +1,6 @@
 """How every diffusion system is sampled: its network, asked by any sampler at any level."""
+from functools import lru_cache
+
 import numpy as np
 
 from refimpl.equations import catalogue, diffusion, samplers, schedules
@@ -20,6 +22,11 @@ def sampling(name, model, net, data, clip, rederive_eps=True):
     """
     classes, shape, (own, usual, own_options) = data.classes, data.shape, model.sampler
     prediction = "x0" if model.denoiser else model.prediction
+
+    @lru_cache(maxsize=4096)  # every chunk of samples passes the same levels
+    def asked(signal, noise):
+        at, about = on_path(signal, noise, model.path)
+        return at, about, float(model.told(at, about))
 
     def sample(params, state, n, key, ops, labels=None, steps=usual, guidance=0.0, sampler=own, first=0, after=None,
                noise=None, **options):
@@ -50,9 +57,9 @@ def sampling(name, model, net, data, clip, rederive_eps=True):
     def predictor(params, labels, guidance, ops, whole=False):
         """predict for the sampler loop: the network, told the level of its path that has the SNR of the level asked."""
         def predict(x, signal, noise):
-            at, about = on_path(signal, noise, model.path)
+            at, about, told = asked(signal, noise)
             y = x if at == signal else x * (at / signal)
-            t = np.full(len(x), float(model.told(at, about)))
+            t = np.full(len(x), told)
             given = scaled(model, y, at, about)
             if guidance == 0:
                 e = net(params, given, t, labels, ops)[0]

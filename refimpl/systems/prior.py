@@ -38,7 +38,8 @@ class Model(NamedTuple):
     prediction: what the network's output stands for; with denoiser(signal, noise) -> (a, b) it is x0 = a x + b output.
     scale(signal, noise): what its input is multiplied by. loss(output, x0, x_t, eps, signal, noise, told) -> value,
     d output. outputs: 2 where the network also gives a variance. sampler: (name, steps, options) unless others are
-    asked for. nll: as System's, but nll(ask, x, key, ops, **options) with ask(x, told) -> output and its pullback.
+    asked for. nll: as System's, but nll(ask, x, key, ops, **options) with ask(x, signal, noise) -> the prediction, which
+    is x0 where there is a denoiser, and its pullback to x.
     """
 
     path: str

@@ -126,13 +126,13 @@ def test_every_sampler_with_the_exact_network(name, monkeypatch):
 
     plain = prior.network
     monkeypatch.setattr(prior, "network", network)
-    told = drawing.on_path
+    scaled = drawing.scaled
 
-    def on_path(*level):
-        asked["level"] = told(*level)
-        return asked["level"]
+    def watched(model, x, *level):
+        asked["level"] = level
+        return scaled(model, x, *level)
 
-    monkeypatch.setattr(drawing, "on_path", on_path)
+    monkeypatch.setattr(drawing, "scaled", watched)
     system = systems.build(name.split()[0], config, points)
     params = {"model": {k: p.astype(np.float64) for k, p in system.players["model"].init(0)[0].items()}}
     path = DRAWN[name]
