@@ -128,7 +128,7 @@ def ddpm_samplers(steps=None, most=None, ancestral=1000):
     system, run, by = trained("ddpm", d, **({} if steps is None else {"steps": steps}))
     draw = lambda seeds=3, **options: figures(d, system, run, by, seeds, most, **options)
     found = {"ddim 50": draw(), "ddim 20": draw(steps=20), "dpm++ 10": draw(steps=10, sampler="dpm++-2m"),
-             "w = .5": draw(guidance=0.5), "ancestral": draw(1, steps=ancestral, sampler="ddpm")}
+             "w = .5": draw(1, guidance=0.5), "ancestral": draw(1, steps=ancestral, sampler="ddpm")}
     share = outside(d, run, by, ancestral)
     fd = {k: v["fd"] for k, v in found.items()}
     plain, guided = found["ddim 50"], found["w = .5"]
