@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks import quality_diffusion
 from refimpl import data, ops, systems, train
-from refimpl.equations import catalogue, continuous, diffusion, mixture
+from refimpl.equations import catalogue, continuous, diffusion, likelihood, mixture
 from refimpl.systems import drawing, prior
 
 IMAGES = data.Data("made up", np.round(8 * np.sin(np.arange(6 * 16)).reshape(6, 1, 4, 4)) / 8, np.arange(6) % 3,
@@ -149,6 +149,66 @@ def test_every_sampler_with_the_exact_network(name, monkeypatch):
         gap = np.sqrt(np.min(np.sum((x[:, None] - MEANS) ** 2, axis=2), axis=1))
         counts = np.bincount(np.argmin(np.sum((x[:, None] - MEANS) ** 2, axis=2), axis=1), minlength=3)
         assert 0.15 < np.mean(gap) < 0.6 and counts.min() >= 8, (sampler, np.mean(gap), counts)
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_training_asks_for_what_sampling_takes(name, rng):
+    """Levels of a training step lie on the path and are told as a sampler tells them; the loss is least at the output that
+    sampling reads as x0."""
+    model = systems.module(name.split()[0]).model(systems.configure(name.split()[0], IMAGES, SMALL | CASES[name]), IMAGES)
+    signal, noise, told = model.draw((np.arange(6) + 0.3) / 6)
+    x0, eps = IMAGES.train, rng.standard_normal(IMAGES.train.shape)
+    for a, b, label in zip(signal, noise, told):
+        np.testing.assert_allclose(drawing.on_path(a, b, DRAWN[name]), (a, b), rtol=1e-8)
+        np.testing.assert_allclose(model.told(a, b), label, atol=1e-6)
+    assert len(np.unique(told)) == 6 and np.ptp(np.log(noise / signal)) > 3
+    signal_, noise_ = (v.reshape(-1, 1, 1, 1) for v in (signal, noise))
+    x_t = signal_ * x0 + noise_ * eps
+    if model.denoiser:
+        a, b = (v.reshape(-1, 1, 1, 1) for v in model.denoiser(signal, noise))
+        best = (x0 - a * x_t) / b
+    else:
+        best = diffusion.convert(x0, x_t, signal, noise, "x0", model.prediction)
+    best = np.concatenate([best] + [0 * best] * (model.outputs - 1), axis=1)
+    value, slope = model.loss(best, x0, x_t, eps, signal, noise, told)
+    assert np.max(abs(slope[:, :1])) < 1e-9 and (value < 1e-9 or model.outputs == 2)
+    assert model.loss(best + 0.1, x0, x_t, eps, signal, noise, told)[0] > value + 1e-4
+
+
+@pytest.mark.parametrize("samples", [IMAGES, POINTS], ids=["unet", "mlp"])
+@pytest.mark.parametrize("name", ["ncsn", "score-sde", "score-sde subvp", "edm", "flow-matching"])
+def test_likelihood_by_pullbacks_is_that_by_complex_steps(samples, name, rng, monkeypatch):
+    system, params = built(name, samples, rng)
+    config = systems.configure(name.split()[0], samples, SMALL | CASES[name])
+    model, (_, net), calls = systems.module(name.split()[0]).model(config, samples), prior.network(config, samples), []
+    ode = likelihood.ode_log_likelihood
+    wide = {k: v + 0j for k, v in params["model"].items()}
+
+    def both(predict, x, levels, density, **options):
+        def plain(x, signal, noise):
+            told = np.full(len(x), float(model.told(signal, noise)))
+            e = net(wide, drawing.scaled(model, x, signal, noise), told, np.full(len(x), 3), ops)[0]
+            a, b = model.denoiser(signal, noise) if model.denoiser else (0.0, 1.0)
+            return a * x + b * e
+
+        calls.append((ode(predict, x, levels, density, **options),
+                      ode(plain, x, levels, density, **options | {"pullback": False})))
+        return calls[-1][0]
+
+    monkeypatch.setattr(likelihood, "ode_log_likelihood", both)
+    value = system.nll(params, {}, samples.test, 1, ops, steps=3)
+    np.testing.assert_allclose(*calls[0], rtol=1e-9)
+    if samples is POINTS:
+        np.testing.assert_allclose(value, -calls[0][0])
+    else:  # a network that says nothing about 16 pixels of 17 values: some bits for each
+        assert value.shape == (2,) and (value > 1).all()
+
+
+def test_cold_diffusion_takes_the_algorithm_asked_for():
+    """With a restorer that always says grey, algorithm 2 keeps what it started from and algorithm 1 says grey."""
+    system, params = built("cold", IMAGES)
+    assert np.abs(system.sample(params, {}, 3, 1, ops)).max() > 0.01
+    assert np.abs(system.sample(params, {}, 3, 1, ops, improved=False)).max() == 0
 
 
 def test_edm_network_of_gaussian_data_says_nothing():
