@@ -110,6 +110,8 @@ def kernel(signature):
 
 helper = numba.njit(error_model="numpy", fastmath={"contract"}, nogil=True)
 helper.__doc__ = "A function that kernels call; compiled into each of them."
+inlined = numba.njit(inline="always", error_model="numpy", fastmath={"contract"}, nogil=True)
+inlined.__doc__ = "A helper written out where it is called, so that constant arguments become constants in it."
 
 
 @functools.cache

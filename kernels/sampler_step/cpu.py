@@ -1,11 +1,10 @@
 """The sampling step and q_sample on the CPU: one pass over memory, noise formed in the first cache on the way."""
-import numba
 import numpy as np
 from numba import int64, prange, uint64
 
 from ..arrays import NONE, flat, write
 from ..contract import Kernel, register
-from ..jit import IN, INT, OUT, helper, kernel, scratch, threads
+from ..jit import IN, INT, OUT, helper, inlined, kernel, scratch, threads
 from ..memory import address, load_up_to, store_up_to
 from ..philox import BLOCKS, WORDS, normals
 from ..simd import WIDTH, clip, fma, splat
@@ -23,7 +22,7 @@ def _noised(x_s, x, z, length, coefficients):
         store_up_to(x_s + 4 * i, fma(sigma, load_up_to(z + 4 * i, count), c_x * load_up_to(x + 4 * i, count)), count)
 
 
-@numba.njit(inline="always")
+@inlined
 def _vector(x_s, x0, x, e_c, e_u, z, history, at, count, coefficients, w, a, b, lo, hi, c_x, c_0, c_e, sigma):
     """min(count, WIDTH) elements, at bytes from the start; inlined, so that a constant count tests nothing."""
     v, e = load_up_to(x + at, count), load_up_to(e_c + at, count)
