@@ -3,7 +3,11 @@
 It speaks NumPy's two protocols, as CuPy's arrays do, never converts to NumPy, and raises when a host array meets it.
 What CuPy lacks was read off CuPy 14.2 beside NumPy 2.4.
 """
+import sys
+from types import SimpleNamespace
+
 import numpy as np
+from scipy import special
 
 _LACKS = {"block", "insert", "unstack", "vecdot", "matvec", "vecmat", "spacing", "geomspace", "nanquantile",
           "nanpercentile", "histogram_bin_edges", "einsum_path", "polydiv", "polyint", "polyder", "isnat",
@@ -28,6 +32,16 @@ def to_device(value):
     if type(value) in (list, tuple):
         return type(value)(to_device(v) for v in value)
     return value
+
+
+def special_functions(monkeypatch):
+    """Put a stand-in for CuPy's special functions, which are a module of their own, where that is looked for."""
+    def device_form(f):
+        return lambda x: StrictArray(f(to_host(x)))
+
+    module = SimpleNamespace(**{f.__name__: device_form(f) for f in (special.erf, special.ndtr, special.log_ndtr)})
+    monkeypatch.setitem(sys.modules, "cupyx", SimpleNamespace(scipy=SimpleNamespace(special=module)))
+    monkeypatch.setitem(sys.modules, "cupyx.scipy", SimpleNamespace(special=module))
 
 
 def to_host(value):

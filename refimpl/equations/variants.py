@@ -12,7 +12,7 @@ def mixed_prediction(e, z_t, noise, a):
 
     $$\hat\epsilon = \sigma_t\,(1-a)\,z_t + a\,e$$
 
-    Shapes: e, z_t (N, ...); noise sigma_t one number or (N,); a in [0, 1], one number or (N,); returns (N, ...). Linear. On
+    Shapes: e, z_t (N, ...); noise sigma_t and a in [0, 1], each one number or (N,), host; returns (N, ...). Linear. On
     a variance-preserving path a = 0 is exact for latents N(0, I).
     Raises: ValueError when the shapes differ.
     Source: Vahdat et al. 2021, arXiv:2106.05931, sec. 3.2.

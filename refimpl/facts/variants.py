@@ -11,7 +11,7 @@ from .gradients import pair
 
 @pair(variants.mixed_prediction, variants.mixed_prediction_vjp, "e", "z_t")
 def _mixed_prediction(d):
-    return {"e": d.array(2, 3), "z_t": d.array(2, 3), "noise": d.rng.uniform(0, 1, 2), "a": d.rng.uniform(0, 1, 2)}
+    return {"e": d.array(2, 3), "z_t": d.array(2, 3), "noise": d.rng.uniform(0, 1, 2), "a": d.real(0, 1)}
 
 
 @pair(variants.damped_sample, variants.damped_sample_vjp, "x0", "eps_x", "eps_v")

@@ -1,11 +1,7 @@
 """Every pair on arrays that refuse conversion to NumPy: the reference's plain np. calls reach a device as they are."""
-import sys
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
-from scipy import special
-from strict import HOST, StrictArray, to_device, to_host
+from strict import HOST, StrictArray, special_functions, to_device, to_host
 
 from refimpl import ops
 from refimpl.facts import Draw, load
@@ -27,13 +23,7 @@ def assert_same(got, plain):
 
 @pytest.fixture(autouse=True)
 def cupyx(monkeypatch):
-    """CuPy's special functions, which are a module of their own."""
-    def device_form(f):
-        return lambda x: StrictArray(f(to_host(x)))
-
-    module = SimpleNamespace(**{f.__name__: device_form(f) for f in (special.erf, special.ndtr, special.log_ndtr)})
-    monkeypatch.setitem(sys.modules, "cupyx", SimpleNamespace(scipy=SimpleNamespace(special=module)))
-    monkeypatch.setitem(sys.modules, "cupyx.scipy", SimpleNamespace(special=module))
+    special_functions(monkeypatch)
 
 
 @pytest.mark.parametrize("p", PAIRS.values(), ids=PAIRS)
