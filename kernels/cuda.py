@@ -73,6 +73,7 @@ THREADS = 256         # a block of an element-wise kernel
 QUADS = {"vector": 1, "best": 2}  # blocks of four elements a thread of the sampling step
 
 SHARED = 48 << 10  # bytes of shared memory that a block has everywhere; for more a kernel must ask
+ROOM = 256         # of them, for what kernels have beside the dynamic part
 CHUNK = 8192       # floats of a sum a block, where a sum crosses blocks; a multiple of 4
 
 
@@ -144,7 +145,7 @@ class Device(NamedTuple):
         Arguments are arrays, NULL and NumPy scalars: a Python number's width would be a guess.
         """
         kernel = self.find(path, name)
-        if shared_mem > SHARED:
+        if shared_mem > SHARED - ROOM:
             kernel.max_dynamic_shared_size_bytes = shared_mem
         kernel(grid, block, args, shared_mem=shared_mem)
 

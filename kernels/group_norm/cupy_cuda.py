@@ -4,7 +4,7 @@ import math
 import numpy as np
 
 from kernels import fits
-from kernels.cuda import THREADS, blocks, group_chain, group_threads
+from kernels.cuda import ROOM, THREADS, blocks, group_chain, group_threads
 from kernels.versions import Version
 
 FORWARD, BACKWARD = "group_norm/group_norm.cu", "group_norm/group_norm_vjp.cu"
@@ -31,7 +31,7 @@ def _width(device, pixels, *arrays):
 
 def _in_shared(device, x, groups, room):
     """Whether `room` arrays of a group's size fit a block's shared memory, beside what else is there."""
-    return 4 * x[0].size // groups * room <= device.shared - 256
+    return 4 * x[0].size // groups * room <= device.shared - ROOM
 
 
 def _two_launches(device, y, x, g, b, groups, numbers):

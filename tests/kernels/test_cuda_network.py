@@ -53,6 +53,41 @@ def test_a_unet_trains_and_samples_as_the_reference_does(tiny, backend):
     close(step_and_sample(tiny, kernels.backend(backend, "host")), step_and_sample(tiny, ops))
 
 
+def no_gpu():
+    """Why nothing can run on a GPU here, or None."""
+    try:
+        cuda.array_module()
+    except ImportError as error:
+        return str(error)
+
+
+needs_gpu = pytest.mark.skipif(no_gpu() is not None, reason=str(no_gpu()))
+
+
+@needs_gpu
+@pytest.mark.parametrize("backend", ["cupy", "numba_cuda"])
+def test_a_unet_trains_and_samples_on_the_gpu(tiny, backend):
+    space, (system, params, batch) = kernels.backend(backend), tiny
+    there = {"model": {k: space.to_device(v) for k, v in params["model"].items()}}
+    loss, grads, x = step_and_sample((system, there, batch._replace(x=space.to_device(batch.x))), space)
+    close((float(loss), {k: space.to_host(g) for k, g in grads.items()}, space.to_host(x)), step_and_sample(tiny, ops))
+
+
+@needs_gpu
+def test_the_current_stream_is_used_and_torch_shares_the_memory():
+    xp, space = cuda.array_module(), kernels.backend("cupy")
+    x = np.random.default_rng(0).standard_normal((2, 4, 8, 8), dtype=np.float32)
+    with xp.cuda.Stream(non_blocking=True) as stream:
+        y = space.group_norm(space.to_device(x), None, None, 2)
+        stream.synchronize()
+    assert np.max(np.abs(y.get() - ops.group_norm(x, None, None, 2))) < 1e-5
+    torch = pytest.importorskip("torch")
+    shared = torch.from_dlpack(y)
+    shared.zero_()
+    torch.cuda.synchronize()
+    assert not np.any(y.get())
+
+
 def test_nothing_leaves_the_device(tiny):
     """Arrays that refuse NumPy go through the same network, and come out with the same bits as NumPy's."""
     device = strict_device()

@@ -3,14 +3,17 @@ import importlib.util
 import os
 import shutil
 
+import numpy as np
 import pytest
 
 from kernels import cuda, cupy
 from kernels.contract import Kernel
+from kernels.group_norm.cupy_cuda import group_norm
 from kernels.hostcuda.module import ORDERS
 from kernels.report import entry, explain
 from kernels.verify import verify
 from kernels.versions import judged
+from refimpl import ops
 
 THOROUGH = os.environ.get("REFIMPL_PROFILE") == "thorough"
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the CPU model of CUDA needs g++")
@@ -49,6 +52,27 @@ def check(backend, place, version, dtype, order, examples):
 def test_cuda_cpp(version, dtype):
     for order in ORDERS:
         check("cupy:host", cuda.host, version, dtype, order, 100 if THOROUGH else 2)
+
+
+@pytest.mark.parametrize("size, shared", [(12156, 48624), (12272, 49088), (12288, 49152), (20001, 80004), (60000, 32768)])
+def test_groups_as_large_as_shared_memory_and_larger(size, shared):
+    """Around the 48 KiB that every block has, above them, where a kernel must ask, and above all that there is."""
+    asked, device = [], cuda.host()
+
+    def find(path, name):
+        kernel = device.find(path, name)
+
+        def launch(grid, block, args, shared_mem=0):
+            asked.append(shared_mem)
+            kernel.max_dynamic_shared_size_bytes = getattr(launch, "max_dynamic_shared_size_bytes", (48 << 10) - 128)
+            kernel(grid, block, args, shared_mem)
+
+        return launch
+
+    x = np.random.default_rng(size).standard_normal((1, 1, size), dtype=np.float32)
+    y = group_norm(device._replace(find=find), x, None, None, 1)
+    assert max(asked) == shared
+    assert np.max(np.abs(y - ops.group_norm(x.astype(np.float64), None, None, 1))) < 2e-6
 
 
 def no_gpu():
