@@ -2,7 +2,8 @@
 // one pass over the keys with a running maximum m, sum l and output, rescaled whenever m grows (online softmax).
 // stats (N h, L), if not null, takes (m, 1/l) for the backward pass, apart: in m + log l the logarithm would be lost where
 // scores are large. A row with nothing to attend to gives 0 and (-inf, 0).
-// D is the compiled head size, at least d and e; O is T, or float where the backward pass wants o unrounded. Blocks are numbered tile by tile, head after head.
+// D is the compiled head size, at least d and e; O is T, or float where the backward pass wants o unrounded. Blocks are
+// numbered tile by tile, head after head.
 #include "numbers.cuh"
 #include "attention.cuh"
 #include <mma.h>
@@ -147,7 +148,7 @@ template <class T, int D, int ROWS> __device__ __forceinline__ void copy_tile(T*
 // instruction; only scores and weights pass through shared memory, two lanes a row. Weights are rounded to T, which is
 // an error of the algorithm, and has its own bound. A fragment's layout is unknown, so the factors that rescale its rows
 // come as a fragment too.
-template <class T, class O, int D> __global__ void __launch_bounds__(128) attention_wmma(ATTENTION_PARAMETERS) {
+template <class T, class O, int D> __global__ void __launch_bounds__(128, BLOCKS<D>) attention_wmma(ATTENTION_PARAMETERS) {
   using namespace nvcuda;
   constexpr int KEYS = 32, PITCH = D + 8, PITCH_S = KEYS + 8, PITCH_P = KEYS + 8, PITCH_F = 16 + 4;
   __shared__ __align__(32) T tiles_kv[2 * KEYS * PITCH], all_weights[4 * 16 * PITCH_P];

@@ -1,6 +1,6 @@
-// The gradients of attention (attention.cu), with P = exp(s - m)/l recomputed from stats: delta = rowsum(dy o), dS = P (dy v^T - delta),
-// dq = scale dS k, dk = scale dS^T q, dv = P^T dy. Each output is summed by the threads of one row in a fixed order, so
-// the same input gives the same bits.
+// The gradients of attention (attention.cu), with P = exp(s - m)/l recomputed from stats: delta = rowsum(dy o),
+// dS = P (dy v^T - delta), dq = scale dS k, dk = scale dS^T q, dv = P^T dy. Each output is summed by the threads of one row
+// in a fixed order, so the same input gives the same bits.
 #include "numbers.cuh"
 #include "attention.cuh"
 

@@ -86,7 +86,7 @@ extern "C" __global__ void group_norm_vjp_tiled(VJP_PARAMETERS) {
 // Best: x and dy wait in shared memory, so memory sees each float once in and dx once out (12 bytes a float where tiled
 // moves 28), V of them in an access; on the way x becomes x_hat and dy becomes gamma da, so the exponential is taken once.
 // 8 size bytes of dynamic shared memory.
-template <int V> __global__ void __launch_bounds__(1024) group_norm_vjp_best(VJP_PARAMETERS) {
+template <int V> __global__ void __launch_bounds__(1024, 1) group_norm_vjp_best(VJP_PARAMETERS) {
   extern __shared__ float4 room[];
   __shared__ float scratch[32];
   typedef Pack<float, V> Run;

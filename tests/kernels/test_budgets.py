@@ -34,6 +34,39 @@ def test_compiled_for(arch):
     assert not over, "\n".join(over)
 
 
+TYPES = ("float", "__half", "__nv_bfloat16")
+
+
+def instances():
+    """{file: every instance of its best kernels that a launcher can ask for}, tensor cores last."""
+    products = {k: ", ".join(map(str, tile)) for k, tile in cuda.PRODUCTS.items() if k != "tiled"}
+    of = lambda kernel, d: f"{d}, {', '.join(map(str, cuda.heads(kernel, 'best', d)))}"
+    return {
+        "conv2d/conv2d.cu": [f"conv2d_tiled<{t}, {p}>" for t in TYPES for p in products.values()] + [
+            f"conv2d_wmma<{t}>" for t in TYPES[1:]],
+        "conv2d/conv2d_vjp.cu": [f"conv2d_{k}_tiled<{t}, {p}>" for t in TYPES for p in products.values() for k in ("dx", "dw")],
+        "attention/attention.cu": [f"attention_best<{t}, {o}, {of('attention', d)}>" for t in TYPES for o in {t, "float"}
+                                   for d in cuda.HEADS] + [f"attention_wmma<{t}, {t}, {d}>" for t in TYPES[1:]
+                                                           for d in cuda.HEADS],
+        "attention/attention_vjp.cu": [f"attention_{k}_tiled<{t}, {of(f'attention_{k}', d)}>" for t in TYPES
+                                       for d in cuda.HEADS for k in ("dq", "dkv")],
+        "group_norm/group_norm.cu": [f"group_norm_{k}<{v}>" for k in ("best", "partial", "apply") for v in (1, 4)],
+        "group_norm/group_norm_vjp.cu": [f"group_norm_vjp_best<{v}>" for v in (1, 4)],
+        "sampler_step/sampler_step.cu": [f"sampler_step_vector<{n}>" for n in cuda.QUADS.values()]}
+
+
+@needs_nvrtc
+@pytest.mark.skipif(not THOROUGH, reason="only in the thorough profile")
+@pytest.mark.parametrize("arch", compiled.ARCHITECTURES)
+@pytest.mark.parametrize("path", instances())
+def test_no_instance_spills(path, arch):
+    """Every element type, head size and tile. (Turing has no tensor cores for bfloat16.)"""
+    names = [n for n in instances()[path] if arch > 75 or "wmma<__nv" not in n]
+    cubin, lowered = compiled.compile_cuda(cuda.source(path), names, arch, name=Path(path).name)
+    found = compiled.needs(cubin, arch)
+    assert not {n: found[low] for n, low in zip(names, lowered) if found[low].stack or found[low].instructions.get("float64")}
+
+
 @needs_nvrtc
 @pytest.mark.skipif(not THOROUGH, reason="only in the thorough profile: Numba takes a minute")
 def test_numba_twins_compile_without_float64():
