@@ -108,12 +108,13 @@ def launches(call):
     return found
 
 
-def needs(arch):
-    """{kernel: what it takes when compiled for sm_<arch>}, for every kernel of every call."""
+def needs(arch, files=None):
+    """{kernel: what it takes when compiled for sm_<arch>}, for every kernel of every call, or those in some files."""
     wanted, out = {}, {}
     for call, *_ in calls().values():
         for path, name, threads, dynamic in launches(call):
-            wanted.setdefault(path, {})[name] = threads, dynamic
+            if files is None or path in files:
+                wanted.setdefault(path, {})[name] = threads, dynamic
     for path, kernels in wanted.items():
         templates = [n for n in kernels if "<" in n]
         cubin, lowered = compiled.compile_cuda(cuda.source(path), templates, arch, name=Path(path).name)

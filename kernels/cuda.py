@@ -185,15 +185,25 @@ def counter(device, z):
 
 
 @functools.cache
-def _sources(module, options):
+def _sources(module, options, compiler=()):
     """find(path, name) for CUDA C++: one module per template instance, so that only what is used is compiled."""
     @functools.cache
     def find(path, name):
         expressions = {"name_expressions": [name]} if "<" in name else {}
-        loaded = module(code=source(path), options=("-std=c++17",), **expressions, **dict(options))
+        loaded = module(code=source(path), options=("-std=c++17", *compiler), **expressions, **dict(options))
         return loaded.get_function(name)
 
     return find
+
+
+def headers():
+    """Where the CUDA toolkit's headers are, as a compiler's options: its packages may keep those of mma.h apart."""
+    try:
+        from cuda.pathfinder import find_nvidia_header_directory
+    except ImportError:
+        return ()
+    found = [find_nvidia_header_directory(name) for name in ("cudart", "nvcc")]
+    return tuple(f"-I{folder}" for folder in dict.fromkeys(found) if folder)
 
 
 def array_module():
@@ -213,7 +223,7 @@ def gpu():
     """The current GPU, through CuPy: its current device and stream at each launch."""
     xp = array_module()
     has = xp.cuda.Device().attributes
-    return Device("gpu", xp, has["MultiProcessorCount"], _sources(xp.RawModule, ()),
+    return Device("gpu", xp, has["MultiProcessorCount"], _sources(xp.RawModule, (), headers()),
                   shared=has["MaxSharedMemoryPerBlockOptin"])
 
 
