@@ -151,7 +151,8 @@ def dvae(steps=2000, scored=True):
     nats = float(system.players["prior"].loss_and_grads(params, run.state, batch, 0, ops)[0])
     p = (np.bincount(train_codes.reshape(-1), minlength=64) + 1) / (train_codes.size + 64)
     unigram = float(-np.mean(np.log(p[codes])))
-    return result({"prior, nats per code": nats, "unigram, nats per code": unigram,
+    bits, interval = test_nll(d, system, run)
+    return result({"bits/dim": bits, "interval": interval, "prior, nats per code": nats, "unigram, nats per code": unigram,
                    "perplexity": quantise.perplexity(codes, 64), "error": reconstruction_error(d, system, run)}
                   | samples_score(d, system, run, scored=scored), prior_below_unigram=nats < unigram)
 

@@ -139,8 +139,8 @@ def advance(system, run, batch, key, ops):
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is said once, below
             loss, grads, state, metrics = player.loss_and_grads(
                 params, state, batch, fold(fold(fold(key, STEP), run.step), k), ops)
-        grads, norm = clip_by_global_norm(grads, player.optimiser.clip) if player.optimiser.clip else (
-            grads, global_norm(grads))
+            grads, norm = clip_by_global_norm(grads, player.optimiser.clip) if player.optimiser.clip else (
+                grads, global_norm(grads))
         for what, value in (("loss", float(loss)), ("gradient", norm)):
             if not math.isfinite(value):
                 raise Diverged(f"the {what} of {name} is {value} at step {run.step + 1}: try a smaller rate")

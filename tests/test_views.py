@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from refimpl import score
+from refimpl import commands, ops, score
 from refimpl.__main__ import main
 
 TINY = ["--set", "width=8", "--set", "depth=1", "--batch", "16", "--preview-every", "0", "--steps", "2"]
@@ -71,3 +71,23 @@ def test_what_is_refused(runs, capsys):
         assert message in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["reconstruct", str(runs / "vae"), "-n", "500"])
+
+
+@pytest.mark.parametrize("system, settings, message", [
+    ("vae", ["--set", "rate=1000.0", "--steps", "5"], "exp(log_var) must exist in float32"),
+    ("glow", ["--set", "levels=4"], "set fewer levels"),
+    ("vae", ["--set", "likelihood=bernoulli", "--data", "moons"], "the bernoulli likelihood is for images"),
+    ("ebm", ["--set", "step=1e9", "--set", "langevin=1", "--data", "moons"], "of energy is inf at step 1: try a smaller"),
+    ("vqgan", ["--data", "moons"], "vqgan judges patches of images")])
+def test_training_that_cannot_be(system, settings, message, tmp_path, capsys, recwarn):
+    """One sentence and exit status 1, and not a warning before it."""
+    small = [*TINY[:4], "--batch", "16", "--preview-every", "0", "--backend", "reference", "--steps", "2"]
+    assert main(["train", system, *small, *settings, "--out", str(tmp_path / "run")]) == 1
+    assert message in " ".join(capsys.readouterr().err.split()) and not recwarn.list
+
+
+def test_a_likelihood_that_is_no_number_is_said(runs):
+    _, data, system, run = commands.opened(str(runs / "moons"))
+    broken = system._replace(nll=lambda params, state, x, key, ops: np.where(np.arange(len(x)) < 3, np.nan, 1.0))
+    with pytest.raises(ValueError, match="realnvp finds 3 of the 2000 test samples of moons impossible or of no number"):
+        commands.likelihood(data, broken, run, 0, ops)

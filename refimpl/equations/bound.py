@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 
-from ..ops._check import per_sample, require
+from ..ops._check import exponent, per_sample, require
 from ..ops._special import special
 from .diffusion import posterior, posterior_coefficients
 from .gaussian import kl_normal, kl_normal_vjp, log_normal, log_normal_vjp
@@ -106,6 +106,8 @@ def _edges(x0, mean, log_var, bins):
     require(x0.shape == mean.shape == log_var.shape,
             f"discretised_gaussian: one shape expected, got x0 {x0.shape}, mean {mean.shape}, log_var {log_var.shape}")
     require(bins >= 2, f"discretised_gaussian: bins must be at least 2, got {bins}")
+    require(bool(np.all(np.isfinite(x0))), "discretised_gaussian: x0 holds NaN or infinity")
+    exponent("discretised_gaussian", log_var=log_var)
     half, deviation = 1 / (bins - 1), np.exp(log_var / 2)
     low, high = (x0 - mean - half) / deviation, (x0 - mean + half) / deviation
     no_low, no_high = x0 - half <= -1, x0 + half >= 1
@@ -128,7 +130,7 @@ def discretised_gaussian(x0, mean, log_var, bins):
 
     Shapes: x0 (N, ...) in [-1, 1] on the grid of `bins` values (256 for bytes, 17 for the digits); mean, log_var
     (N, ...); returns (N,) nats. Analytic in mean and log_var. The outer bins reach to infinity.
-    Raises: ValueError when the shapes differ or bins < 2.
+    Raises: ValueError when the shapes differ, bins < 2, x0 is not finite, or exp(log_var) would overflow.
     Source: Ho et al. 2020, arXiv:2006.11239, eq. 13.
     """
     return _total(_edges(x0, mean, log_var, bins)[-1])

@@ -5,6 +5,7 @@ import numpy as np
 
 from ..ops._check import exponent, per_sample, require, same_dtype
 from ..ops.activation import logsumexp, sigmoid, softmax, softplus
+from ._grid import on_grid
 from .gaussian import log_normal
 
 
@@ -51,11 +52,8 @@ def _logistic_edges(x0, mean, log_scale, bins):
     """Standardised edges low and high of x0's bin, and where they are open (the outer bins)."""
     _same_shape("discretised_logistic", mean=mean, log_scale=log_scale)
     _data("discretised_logistic", x0, mean)
-    require(bins >= 2, f"discretised_logistic: bins must be at least 2, got {bins}")
+    on_grid("discretised_logistic", x0, bins)
     exponent("discretised_logistic", log_scale=log_scale)
-    off = np.abs(x0.real - np.clip(x0.real, -1, 1))
-    if np.any(off > 1e-6):
-        raise ValueError(f"discretised_logistic: x0 must lie in [-1, 1], and leaves it by {float(np.max(off)):.3g}")
     half, inverse = 1 / (bins - 1), np.exp(-log_scale)
     return (x0 - mean - half) * inverse, (x0 - mean + half) * inverse, x0.real - half <= -1, x0.real + half >= 1
 
@@ -69,7 +67,7 @@ def discretised_logistic(x0, mean, log_scale, bins):
     As sigma(b) - sigma(a) = sigma(b) sigma(-a) (1 - e^(a-b)) exactly, nothing cancels, however narrow the bin.
     Shapes: x0 (N, ...) in [-1, 1] on the grid of `bins` values (256 for bytes, 17 for the digits); mean, log_scale
     (N, ...); returns (N,) nats. Analytic in mean and log_scale. The outer bins reach to infinity.
-    Raises: ValueError when the shapes differ, bins < 2, or x0 leaves [-1, 1].
+    Raises: ValueError when the shapes differ, bins < 2, x0 is off the grid, or exp(log_scale) would overflow.
     Source: Kingma et al. 2016, arXiv:1606.04934; Salimans et al. 2017, arXiv:1701.05517, eq. 2.
     """
     low, high, no_low, no_high = _logistic_edges(x0, mean, log_scale, bins)
@@ -157,10 +155,11 @@ def score_function(f, mean, log_var, z):
     Shapes: f (N,) values at x = reparametrise(mean, log_var, z); the rest (N, ...). Returns estimates for mean and
     log_var (N, ...). Unbiased, like the pathwise one (reparametrise_vjp of f'(x)), and far noisier: for f = x^2 the
     variances of the two estimates for mu are mu^4/sigma^2 + 14 mu^2 + 15 sigma^2 and 4 sigma^2.
-    Raises: ValueError when the shapes do not fit.
+    Raises: ValueError when the shapes do not fit, or exp(log_var) would overflow.
     Source: Williams 1992, Machine Learning 8; Kingma and Welling 2014, arXiv:1312.6114, sec. 2.2.
     """
     _same_shape("score_function", mean=mean, log_var=log_var, z=z)
+    exponent("score_function", log_var=log_var)
     require(f.shape == mean.shape[:1], f"score_function: f must be one per sample, {mean.shape[:1]}, got {f.shape}")
     f = per_sample(f, mean)
     return f * z * np.exp(-log_var / 2), f * (z**2 - 1) / 2

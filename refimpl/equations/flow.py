@@ -171,7 +171,7 @@ def lu_weight(permutation, lower, upper, sign, log_s):
 
     Shapes: permutation (P), lower (L: only what is below the diagonal counts), upper (U: only above) (C, C); sign,
     log_s (C,); returns W (C, C). Analytic in lower, upper, log_s; P and sign are constants.
-    Raises: ValueError when the shapes do not fit.
+    Raises: ValueError when the shapes do not fit, sign holds a 0, or exp(log_s) would overflow.
     Source: Kingma and Dhariwal 2018, arXiv:1807.03039, eq. 10.
     """
     c = len(log_s)
@@ -179,6 +179,7 @@ def lu_weight(permutation, lower, upper, sign, log_s):
             f"lu_weight: three ({c}, {c}) and sign ({c},) expected for log_s ({c},), got {permutation.shape}, "
             f"{lower.shape}, {upper.shape}, {sign.shape}")
     exponent("lu_weight", log_s=log_s)
+    require(bool(np.all(np.abs(sign) == 1)), "lu_weight: sign must hold 1 and -1 only, or the weight is singular")
     return permutation @ (np.tril(lower, -1) + np.eye(c, dtype=lower.dtype, like=lower)) @ (
         np.triu(upper, 1) + np.diag(sign * np.exp(log_s)))
 

@@ -52,6 +52,7 @@ def kl_normal(mean_q, log_var_q, mean_p, log_var_p):
     """
     _check("kl_normal", mean_q=mean_q, log_var_q=log_var_q, mean_p=mean_p, log_var_p=log_var_p)
     d = log_var_q - log_var_p
+    exponent("kl_normal", **{"log_var_q - log_var_p": d})
     return _total(np.expm1(d) - d + (mean_q - mean_p) ** 2 * np.exp(-log_var_p)) / 2
 
 

@@ -6,6 +6,7 @@ import math
 import numpy as np
 
 from ..ops._check import per_sample, require
+from ._grid import on_grid
 from .bound import bits_per_dim, bound_term, learned_log_variance, log_variance_bounds, prior_kl
 from .continuous import level_of_log_snr
 from .diffusion import estimate_coefficients, posterior
@@ -175,11 +176,12 @@ def dequantise(x0, u, bins):
     $$\tilde x = \frac{2(k+u)}{\mathrm{bins}} - 1, \qquad k = \frac{(x_0+1)(\mathrm{bins}-1)}{2}$$
 
     Shapes: x0 (N, ...) on the grid of `bins` values in [-1, 1]; u (N, ...) uniform in (0, 1]; returns (N, ...).
-    Raises: ValueError when the shapes differ or bins < 2.
+    Raises: ValueError when the shapes differ, bins < 2, x0 is off the grid or u leaves [0, 1].
     Source: Uria et al. 2013, arXiv:1306.0186; Theis et al. 2016, arXiv:1511.01844.
     """
-    require(x0.shape == u.shape and bins >= 2,
-            f"dequantise: u in x0's shape {x0.shape} and bins >= 2 expected, got {u.shape} and {bins}")
+    require(x0.shape == u.shape, f"dequantise: u in x0's shape {x0.shape} expected, got {u.shape}")
+    on_grid("dequantise", x0, bins)
+    require(bool(np.all((u.real >= 0) & (u.real <= 1))), "dequantise: u must lie in [0, 1]")
     return (2 * np.round((x0 + 1) * (bins - 1) / 2) + 2 * u) / bins - 1
 
 

@@ -192,11 +192,12 @@ def gumbel(u):
 
     The generator's uniforms are multiples of 2^-24 up to 1: half a step less keeps the logarithm away from 0.
     Shapes: u float64; returns u's shape, finite.
-    Raises: TypeError unless u is float64, in which the half step is exact.
+    Raises: TypeError unless u is float64, in which the half step is exact; ValueError when u leaves (0, 1].
     Source: Gumbel 1954; Maddison et al. 2017, arXiv:1611.00712.
     """
     if u.dtype != np.float64:
         raise TypeError(f"gumbel: u must be float64, got {u.dtype}")
+    require(bool(np.all((u >= 2.0**-24) & (u <= 1))), "gumbel: u must lie in 2^-24..1, as the generator's uniforms do")
     return -np.log(-np.log(u - 2.0**-25))
 
 
@@ -227,10 +228,11 @@ def kl_uniform(logits):
     $$\mathrm{KL}(q\,\|\,U) = \log K + \sum_k q_k\log q_k, \qquad q = \mathrm{softmax}(l)$$
 
     Shapes: logits (N, ..., K); returns (N,). Analytic.
-    Raises: ValueError when logits have fewer than two axes.
+    Raises: ValueError when logits have fewer than two axes or are not finite.
     Source: Ramesh et al. 2021, arXiv:2102.12092, sec. 2.1.
     """
     require(logits.ndim >= 2, f"kl_uniform: logits must be (N, ..., K), got shape {logits.shape}")
+    require(bool(np.all(np.isfinite(logits))), "kl_uniform: logits hold NaN or infinity")
     log_q = logits - logsumexp(logits)[..., None]
     terms = math.log(logits.shape[-1]) + np.sum(np.exp(log_q) * log_q, axis=-1)
     return np.sum(terms, axis=tuple(range(1, terms.ndim)))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from refimpl import ops
-from refimpl.equations import dequantise, elbo, energy, flow, gaussian, perceptual, quantise
+from refimpl.equations import bound, dequantise, elbo, energy, flow, gaussian, likelihood, perceptual, quantise
 from refimpl.facts import Draw, flows, latent, load
 from refimpl.facts import energy as energy_facts
 from refimpl.facts import gaussian as gaussian_facts
@@ -91,11 +91,12 @@ def test_pixels_of_the_1x1_forgotten(monkeypatch):
 
 def test_logarithm_of_a_difference_of_sigmoids():
     """The plain difference is 0 in float32 for a pixel 20 scales away; ours keeps its digits and its gradient."""
-    x0, mean, log_scale = (np.full((1, 1), v, np.float32) for v in (0.0, 0.9, math.log(0.02)))
+    grid = lambda k: 2 * k / 255 - 1
+    x0, mean, log_scale = (np.full((1, 1), v, np.float32) for v in (grid(128), grid(128) + 0.9, math.log(0.02)))
     plain = ops.sigmoid((x0 - mean + 1 / 255) / 0.02) - ops.sigmoid((x0 - mean - 1 / 255) / 0.02)
     exact = -45 + math.log(2 * math.sinh(1 / (255 * 0.02)))  # sigma(b) - sigma(a) -> e^b - e^a far out
     assert abs(elbo.discretised_logistic(x0, mean, log_scale, 256)[0] - exact) < 1e-3
-    right_side = [np.full((1, 1), v, np.float32) for v in (0.9, -0.1)]
+    right_side = [np.full((1, 1), v, np.float32) for v in (grid(242), grid(242) - 1)]
     far = ops.sigmoid((right_side[0] - right_side[1] + 1 / 255) / 0.02) - ops.sigmoid(
         (right_side[0] - right_side[1] - 1 / 255) / 0.02)
     assert far == 0 and plain > 0
@@ -165,6 +166,24 @@ def test_free_bits_hold_dimensions_that_are_given_up():
     np.testing.assert_array_equal(elbo.free_bits_vjp(1.0, kl, 0.5), [[0, 0.5], [0, 0.5]])
 
 
+def test_learnt_noise_lowers_the_cost_and_stays_a_bound():
+    """A density that is steep in a bin: descent from nearly uniform noise, by the vjps, takes E[-log p + log q] below
+    that of uniform noise and never below -log P(x), the integral over the bin; z by Gauss-Hermite quadrature."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+    z, weights = nodes[:, None], weights / weights.sum()
+    log_p = lambda u: math.log(6) - 6 * u - math.log(1 - math.exp(-6)) + math.log(0.3)  # the bin holds .3 in all
+    exact, uniform = -math.log(0.3), 3 - math.log(6) + math.log(1 - math.exp(-6)) - math.log(0.3)
+    mean, log_scale, costs = 0.0, 0.5, []
+    for _ in range(400):
+        own = z, mean + 0 * z, log_scale + 0 * z
+        u, minus_log_q = dequantise.logistic_noise(*own)
+        costs.append(float(weights @ (-log_p(u[:, 0]) - minus_log_q)))
+        _, dmean, dlog_scale = dequantise.logistic_noise_vjp((weights[:, None] * 6, -weights), *own)
+        mean, log_scale = mean - 0.2 * float(np.sum(dmean)), log_scale - 0.2 * float(np.sum(dlog_scale))
+    assert abs(costs[0] - uniform) < 0.1 and costs[-1] < uniform - 0.5
+    assert min(costs) > exact and costs[-1] - exact < 0.1
+
+
 def test_gumbel_noise_at_the_ends_of_the_interval():
     g = quantise.gumbel(np.array([1.0, 2.0**-24, 0.5]))
     assert np.isfinite(g).all() and abs(g[2] + math.log(math.log(2))) < 1e-6
@@ -209,7 +228,20 @@ X = np.zeros((2, 4))
     (lambda: elbo.log_bernoulli(X - 1, X), r"x must lie in \[0, 1\], and 8 values do not"),
     (lambda: elbo.log_bernoulli(X * np.nan, X), r"x must lie in \[0, 1\], and 8 values do not"),
     (lambda: elbo.log_bernoulli(X[:1], X), "data .* expected, as the parameters"),
-    (lambda: elbo.discretised_logistic(X + 1.5, X, X, 17), r"x0 must lie in \[-1, 1\], and leaves it by 0.5"),
+    (lambda: elbo.discretised_logistic(X + 1.5, X, X, 17), r"x0 must lie in \[-1, 1\], and holds NaN or values up to 1.5"),
+    (lambda: elbo.discretised_logistic(X + 0.03, X, X, 17), "x0 must lie on the grid of 17 values"),
+    (lambda: bound.discretised_gaussian(X * np.nan, X, X, 17), "x0 holds NaN"),
+    (lambda: bound.discretised_gaussian(X, X, X + 800, 17), r"exp\(log_var\) must exist in float64"),
+    (lambda: likelihood.dequantise(X + 3, X + 0.5, 17), r"dequantise: x0 must lie in \[-1, 1\]"),
+    (lambda: likelihood.dequantise(X + 0.03, X + 0.5, 17), "up to 0.24 of a step off it"),
+    (lambda: likelihood.dequantise(X, X + 1.5, 17), r"u must lie in \[0, 1\]"),
+    (lambda: gaussian.kl_normal(X, X + 400, X, X - 400), r"exp\(log_var_q - log_var_p\) must exist"),
+    (lambda: elbo.score_function(X[:, 0], X, X - 1500, X), r"exp\(log_var\) must exist"),
+    (lambda: dequantise.logistic_noise(X, X, X + 800), r"exp\(log_scale\) must exist"),
+    (lambda: flow.actnorm(X, X[0] + 800, X[0]), r"exp\(log_scale\) must exist"),
+    (lambda: flow.lu_weight(*np.zeros((3, 2, 2)), np.array([1.0, 0.0]), np.zeros(2)), "the weight is singular"),
+    (lambda: quantise.gumbel(np.zeros(1)), "u must lie in"),
+    (lambda: quantise.kl_uniform(X - np.inf), "logits hold NaN or infinity"),
     (lambda: elbo.discretised_logistic(X, X, X, 1), "bins must be at least 2"),
     (lambda: elbo.discretised_logistic(X, X, X + 800, 17), r"exp\(log_scale\) must exist in float64"),
     (lambda: elbo.negative_elbo(np.zeros(2), np.zeros(3)), "one shape"),

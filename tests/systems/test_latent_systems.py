@@ -9,6 +9,7 @@ import pytest
 from benchmarks import quality_latent
 from refimpl import data, ops, systems, train
 from refimpl.equations import quantise
+from refimpl.equations.bound import discretised_gaussian
 from refimpl.systems import codes, vqgan
 from refimpl.systems.coder import CODEBOOK, coder
 
@@ -240,6 +241,22 @@ def test_likelihood_is_the_loss(name):
         assert many < one
     else:
         assert abs(np.mean(nll) - loss) < 1e-12
+
+
+def test_bound_of_the_dvae():
+    """Above the exact cost, which is the sum over all codes; its mean is E_q of it, by the same sum."""
+    d, system, params, state = built("dvae")
+    x, own = d.train[:1], params["autoencoder"]
+    q = ops.softmax(system.encode(params, state, x, ops))[0]  # (2 positions, 5 codes)
+    every = np.stack(np.meshgrid(range(5), range(5), indexing="ij"), axis=-1).reshape(-1, 2)
+    net = coder(systems.configure("dvae", d, CODES), d, 5, 3, 2)
+    mean, _ = net.decode(own, own[CODEBOOK][every], ops)
+    log_p = discretised_gaussian(np.repeat(x, 25, axis=0), mean, math.log(0.1) + 0 * mean, 17)
+    weight, unit = q[0][every[:, 0]] * q[1][every[:, 1]], 16 * math.log(2)
+    exact = -(ops.logsumexp(log_p) - math.log(25)) / unit
+    bound = np.sum(weight * (np.log(weight) + math.log(25) - log_p)) / unit
+    draws = np.array([system.nll(params, state, x, key, ops)[0] for key in range(400)])
+    assert exact < bound and abs(np.mean(draws) - bound) < 4 * np.std(draws) / 20
 
 
 def test_energy_chains_move_and_are_kept():
