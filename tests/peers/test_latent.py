@@ -50,6 +50,16 @@ def test_gaussians(rng):
           lambda x, m: dist.Normal(m, 0.3**0.5).log_prob(x).sum(1), (x, m), dy)
 
 
+def test_score_function(rng):
+    """f times the gradient of the log density, which autograd finds at a fixed sample."""
+    mean, log_var, z = rng.standard_normal((3, 4, 2))
+    f, m, v = rng.standard_normal(4), t(mean), t(log_var)
+    x = t(gaussian.reparametrise(mean, log_var, z), False)
+    (t(f, False) * dist.Normal(m, (v / 2).exp()).log_prob(x).sum(1)).sum().backward()
+    for ours, theirs in zip(elbo.score_function(f, mean, log_var, z), (m.grad, v.grad)):
+        same(ours, theirs)
+
+
 def test_diffusers_posterior(rng):
     """Its log-variance, clamped to -30..20, its deviation exp(logvar/2) and its divergence are ours."""
     vae = pytest.importorskip("diffusers.models.autoencoders.vae")

@@ -246,7 +246,8 @@ def test_likelihood_is_the_loss(name):
 def test_bound_of_the_dvae():
     """Above the exact cost, which is the sum over all codes; its mean is E_q of it, by the same sum."""
     d, system, params, state = built("dvae")
-    x, own = d.train[:1], params["autoencoder"]
+    own = {k: 8 * p if k.startswith("encoder") else p for k, p in params["autoencoder"].items()}  # codes that are sure
+    x, params = d.train[:1], params | {"autoencoder": own}
     q = ops.softmax(system.encode(params, state, x, ops))[0]  # (2 positions, 5 codes)
     every = np.stack(np.meshgrid(range(5), range(5), indexing="ij"), axis=-1).reshape(-1, 2)
     net = coder(systems.configure("dvae", d, CODES), d, 5, 3, 2)
@@ -256,7 +257,7 @@ def test_bound_of_the_dvae():
     exact = -(ops.logsumexp(log_p) - math.log(25)) / unit
     bound = np.sum(weight * (np.log(weight) + math.log(25) - log_p)) / unit
     draws = np.array([system.nll(params, state, x, key, ops)[0] for key in range(400)])
-    assert exact < bound and abs(np.mean(draws) - bound) < 4 * np.std(draws) / 20
+    assert exact < bound and abs(np.mean(draws) - bound) < 4 * np.std(draws) / 20 < 0.01
 
 
 def test_energy_chains_move_and_are_kept():
