@@ -12,9 +12,9 @@ import pytest
 
 from refimpl import checkpoint, data, ops, optim, train
 from refimpl.ops.random import fold, normal
-from refimpl.systems import ddpm
+from refimpl.systems import ddpm, prior
 
-SMALL = ddpm.DEFAULTS | ddpm.POINTS | {"width": 8, "depth": 1, "T": 20, "batch": 16, "steps": 24, "warmup": 2}
+SMALL = ddpm.DEFAULTS | prior.POINTS | {"width": 8, "depth": 1, "T": 20, "batch": 16, "steps": 24, "warmup": 2}
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ import signal, sys, time
 from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's children ignore it otherwise
 from refimpl import data, ops, train
-from refimpl.systems import ddpm
+from refimpl.systems import ddpm, prior
 sys.path.insert(0, sys.argv[1])
 from test_train import settings
 step = train.advance
