@@ -255,3 +255,15 @@ def test_alarms_of_the_user_are_left_alone():
 
 def test_the_face_is_cupys():
     assert {"RawModule", "RawKernel", "PtxModule", "jit", "traffic", "HostCudaError"} <= set(dir(hostcuda))
+
+
+def test_launch_bounds_of_a_template_are_its_instances():
+    code = ("template <int A, int B> __global__ void __launch_bounds__((A / B) * 32, 2) f(float* y)\n"
+            "{ y[threadIdx.x] = 1; }\ntemplate <int N> __global__ void __launch_bounds__(N) g(float* y) { y[threadIdx.x] = 2; }")
+    module = RawModule(code=code, name_expressions=["f<8, 4>", "g<32>"])
+    for name, most in (("f<8, 4>", 64), ("g<32>", 32)):
+        y = np.zeros(1024, np.float32)
+        module.get_function(name)((1,), (most,), (y,))
+        assert np.count_nonzero(y) == most
+        with pytest.raises(HostCudaError, match=rf"{name} .*at most {most} threads \(__launch_bounds__\), got {most + 1}"):
+            module.get_function(name)((1,), (most + 1,), (y,))
