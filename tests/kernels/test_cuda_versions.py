@@ -22,14 +22,18 @@ NUMBA = importlib.util.find_spec("numba_cuda") is not None
 # Each head size that is compiled is a module of its own, so the quick profile keeps to one of each kind; odd ones are
 # padded to the next.
 HEADS = {} if THOROUGH else {"attention": {"head": 13}, "attention_vjp": {"head": 13}}
-# What is tried first: float32 in every version, half types where they take a path of their own.
+# What is tried first: float32 in every kernel, half types where they take a path of their own.
+SAME = {("conv_transpose2d_vjp", "naive"), ("conv_transpose2d_vjp", "tiled")}  # the kernels of conv2d and conv2d_vjp
 QUICK_HALVES = {("conv2d", "wmma"), ("attention", "wmma"), ("attention_vjp", "best")}
 
 
 def versions(module):
     """(version, dtype) of a backend's kernels, in the profile that runs."""
-    return [(v, dtype) for m in module.MODULES for v in m.VERSIONS for dtype in v.dtypes
-            if THOROUGH or dtype == "float32" or (dtype == "float16" and (v.function.__name__, v.name) in QUICK_HALVES)]
+    def first(v, dtype):
+        key = v.function.__name__, v.name
+        return key not in SAME if dtype == "float32" else dtype == "float16" and key in QUICK_HALVES
+
+    return [(v, dtype) for m in module.MODULES for v in m.VERSIONS for dtype in v.dtypes if THOROUGH or first(v, dtype)]
 
 
 def label(value):
@@ -95,8 +99,8 @@ def twins():
     return versions(numba_cuda)
 
 
-# Numba takes about a second to compile a kernel, so the quick profile tries one of each kind.
-TWINS = {"conv2d", "attention", "group_norm", "q_sample"}
+# Numba takes seconds to compile a large kernel: in the quick profile the whole network (test_cuda_network.py) tries those.
+TWINS = {"group_norm", "q_sample"}
 
 
 @pytest.mark.skipif(not NUMBA, reason="numba-cuda is not installed: extra cuda-check")
