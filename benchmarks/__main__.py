@@ -26,7 +26,7 @@ def parser():
                             "it in rounds, interleaved with a triad, a matrix product and pure noise of this machine.")
     r.add_argument("operations", nargs="*", help="e.g. conv2d attention, or unet for the whole network; default: all")
     r.add_argument("--backends", default="reference,cpu,torch", help=f"of {', '.join(OURS + GPU + THEIRS)}; default "
-                   "%(default)s, where installed")
+                   "%(default)s, where installed; cupy/naive, cupy/tiled, ... for one version of the CUDA kernels")
     r.add_argument("--preset", choices=PRESETS, default="medium", help="sizes; default %(default)s")
     r.add_argument("--rounds", type=int, default=15, help="interleaved rounds; default %(default)s")
     r.add_argument("--json", metavar="FILE", help="write every sample to a file that `compare` reads")
@@ -79,22 +79,23 @@ def without_a_gpu(rows):
 
 def gpu_rows(operations, providers, preset, rounds, say):
     """Rows of the CUDA backends, measured, or what is known without a GPU."""
-    from kernels import backend, cuda
+    from kernels import cuda, twins
 
     from . import gpu
 
     try:
-        xp, spaces = cuda.array_module(), {p: backend(p) for p in providers}
+        xp = cuda.array_module()
+        places = {p: (cuda if p.startswith("cupy") else twins).gpu() for p in providers}
     except ImportError as error:
         say(f"not measured: {error}")
         return [], list(gpu.not_measured(operations, providers, preset))
-    return list(gpu.rows(operations, spaces, preset, rounds, xp)), []
+    return list(gpu.rows(operations, places, preset, rounds, xp)), []
 
 
 def run_run(args, console, errors):
     """`run`. Rows above a ceiling are errors, not records."""
     providers = [p for p in args.backends.split(",") if p]
-    if unknown := [p for p in providers if p not in OURS + GPU + THEIRS]:
+    if unknown := [p for p in providers if p not in OURS + THEIRS and p.split("/")[0] not in GPU]:
         raise ValueError(f"backends must be of {', '.join(OURS + GPU + THEIRS)}, got {', '.join(unknown)}")
     if args.rounds < 3:
         raise ValueError(f"rounds must be at least 3, got {args.rounds}")
@@ -103,7 +104,8 @@ def run_run(args, console, errors):
             raise ValueError(f"{path}: its folder does not exist")
     rows, say = [], lambda text: errors.print(text, style="dim", markup=False)
     operations = [o for o in args.operations if o != "unet"]
-    on_gpu, providers = [p for p in providers if p in GPU], [p for p in providers if p not in GPU]
+    on_gpu = [p for p in providers if p.split("/")[0] in GPU]
+    providers = [p for p in providers if p not in on_gpu]
     watch = lambda work: say(f"timed {work.operation} {work.label}")
     absent = []
     if operations or not args.operations:

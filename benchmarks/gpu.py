@@ -77,13 +77,32 @@ def state(xp):
             "driver": runtime.driverGetVersion(), "runtime": runtime.runtimeGetVersion(), "clocks": clocks}
 
 
-def moved(value, namespace, xp):
-    """A workload's arguments on the device, contiguous; coefficients, times and keys stay on the host."""
+def moved(value, place):
+    """A workload's arguments on a Device, contiguous; coefficients, times and keys stay on the host."""
     if isinstance(value, np.ndarray) and value.dtype == np.float32:
-        return xp.ascontiguousarray(namespace.to_device(value))
+        return place.array(value, value.dtype)
     if type(value) in (tuple, list):
-        return type(value)(moved(v, namespace, xp) for v in value)
-    return {k: moved(v, namespace, xp) for k, v in value.items()} if isinstance(value, dict) else value
+        return type(value)(moved(v, place) for v in value)
+    return {k: moved(v, place) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def launcher(provider, operation):
+    """A provider's function of (device, *arguments): "cupy" chooses a version by shape, "cupy/naive" names one, and
+    "numba_cuda" has one each. None where the operation has no such version. Raises: ValueError where none has."""
+    backend, _, wanted = provider.partition("/")
+    modules = {"cupy": cupy, "numba_cuda": numba_cuda}[backend].MODULES
+    names = {}
+    for v in (v for m in modules for v in m.VERSIONS if "float32" in v.dtypes):
+        names.setdefault(v.function.__name__, {})[v.name] = v.function
+    if wanted and not any(wanted in found for found in names.values()):
+        known = sorted({n for found in names.values() for n in found})
+        raise ValueError(f"{provider}: versions are {', '.join(known)}")
+    found = names.get(operation, {})
+    if not found or (wanted and wanted not in found):
+        return None
+    function = next(iter(found.values()))
+    version = wanted or (None if backend == "cupy" else next(iter(found)))
+    return functools.wraps(function)(functools.partial(function, version=version))
 
 
 def beside(work):
@@ -100,10 +119,10 @@ def beside(work):
     return prepare(work, False, "cuda")
 
 
-def rows(operations, namespaces, preset, rounds, xp):
+def rows(operations, places, preset, rounds, xp):
     """One dict a workload and provider, times with a warm cache and, as "cold", with a cold one.
 
-    namespaces: {provider: backend's namespace}. Raises: run.Refused where a kernel is wrong.
+    places: {provider: its Device}. Raises: run.Refused where a kernel is wrong.
     """
     seconds, limits = timer(xp), ceilings(xp)
     measured = interleaved({k: f for k, (f, _) in limits.items()}, rounds, seconds, True)
@@ -111,9 +130,9 @@ def rows(operations, namespaces, preset, rounds, xp):
     for work in selected(operations, preset):
         contract, case = contracts()[work.operation], work.case
         functions = {}
-        for name, namespace in namespaces.items():
-            args, options = (moved(v, namespace, xp) for v in (case.args, case.options))
-            functions[name] = functools.partial(getattr(namespace, work.operation), *args, **options)
+        for name, place in places.items():
+            if (function := launcher(name, work.operation)) is not None:
+                functions[name] = functools.partial(function, place, *moved(case.args, place), **moved(case.options, place))
         if (theirs := beside(work)) is not None:
             functions["torch"] = theirs
         shares = {name: verified(name, work, f) for name, f in functions.items()}
@@ -150,14 +169,13 @@ def called(function, args, options, device):
 
 def not_measured(operations, providers, preset):
     """What stands there without a GPU: a dict a workload and provider, with the target and each kernel's compiled needs."""
-    launchers, table = {f.__name__: f for m in cupy.MODULES for f, _ in m.FUNCTIONS}, budgets.committed()
-    twins = {v.function.__name__: v.name for m in numba_cuda.MODULES for v in m.VERSIONS}
+    table = budgets.committed()
     for work in selected(operations, preset):
         for name in providers:
-            needs, options = table["kernels"], work.case.options
-            if name == "numba_cuda":  # one version each, named as the C++ one that it is the twin of
-                needs, options = table["twins"], options | {"version": twins[work.operation]}
-            call = functools.partial(called, launchers[work.operation], work.case.args, options)
+            if (function := launcher(name, work.operation)) is None:
+                continue
+            needs = table["twins" if name.startswith("numba_cuda") else "kernels"]
+            call = functools.partial(called, function, work.case.args, work.case.options)
             kernels = {k: facts(needs.get(k), threads, dynamic) for _, k, threads, dynamic in budgets.launches(call)}
             yield {"operation": work.operation, "sizes": work.label, "provider": name, "state": "not measured: no GPU",
                    "target": TARGETS.get(work.operation), "architecture": FACTS, "kernels": kernels}

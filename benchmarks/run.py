@@ -16,11 +16,12 @@ class Refused(RuntimeError):
 
 def algorithm(provider, work):
     """The key of the bound: what the provider says, else the direct sum's, which any order of summation keeps."""
-    if provider not in ("cpu", *GPU):
+    backend = provider.split("/")[0]
+    if backend not in ("cpu", *GPU):
         return "direct"
     from kernels.contract import registered
 
-    mine = [k for k in registered(provider) if k.operation == work.operation]
+    mine = [k for k in registered(backend) if k.operation == work.operation]
     chosen = [k for k in mine if not isinstance(k.algorithm, str)] or mine
     key = chosen[0].algorithm
     return key if isinstance(key, str) else key(*work.case.args, **work.case.options)

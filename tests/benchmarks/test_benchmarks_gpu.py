@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import kernels
 from benchmarks import gpu, run
 from benchmarks.__main__ import main
 from kernels import cuda
@@ -67,11 +66,12 @@ def test_a_run_on_a_stand_in(monkeypatch):
     ceilings = gpu.ceilings
     monkeypatch.setattr(gpu, "ceilings", lambda xp: ceilings(xp, 32))
     monkeypatch.setattr(gpu, "beside", lambda work: None)
-    space = kernels.backend("reference")
-    space = SimpleNamespace(**{n: f for n, f in vars(space).items() if not n.startswith("_")}, to_device=lambda a: a)
-    monkeypatch.setattr(gpu, "algorithm", lambda provider, work: "direct")
-    rows = list(gpu.rows(["sampler_step", "group_norm"], {"reference": space}, "small", 3, xp))
-    assert [r["operation"] for r in rows] == ["group_norm"] + ["sampler_step"] * 3
+    for module in (gpu, run):
+        monkeypatch.setattr(module, "algorithm", lambda provider, work: "direct")
+    places = {p: cuda.host(checked=False) for p in ("cupy", "cupy/tiled")}
+    rows = list(gpu.rows(["sampler_step", "group_norm"], places, "small", 3, xp))
+    assert [(r["operation"], r["provider"]) for r in rows] == [("group_norm", p) for p in places] + [
+        ("sampler_step", "cupy")] * 3
     for row in rows:
         assert len(row["samples"]) == 3 and row["seconds"] == 1.0 and row["cold"][0] == 2.0
         assert 0 < row["share_of_bound"] < 1 and row["ceiling"] > 0 and row["device"]["name"] == "none"
@@ -84,6 +84,16 @@ def test_a_wrong_kernel_on_the_gpu_is_not_timed(monkeypatch):
     xp, _ = stand_in()
     monkeypatch.setattr(gpu, "ceilings", lambda xp: {"copy": (lambda: None, 1), "product": (lambda: None, 1)})
     monkeypatch.setattr(gpu, "beside", lambda work: None)
-    wrong = SimpleNamespace(group_norm=lambda x, *_, **__: x, to_device=lambda a: a)
-    with pytest.raises(run.Refused, match="group_norm of reference is wrong"):
-        list(gpu.rows(["group_norm"], {"reference": wrong}, "small", 3, xp))
+    monkeypatch.setattr(run, "algorithm", lambda provider, work: "direct")
+    idle = cuda.host()._replace(find=lambda path, name: lambda *_, **__: None)
+    with pytest.raises(run.Refused, match="group_norm of cupy is wrong"):
+        list(gpu.rows(["group_norm"], {"cupy": idle}, "small", 3, xp))
+
+
+def test_versions_by_name(capsys):
+    assert gpu.launcher("cupy/naive", "conv2d").keywords == {"version": "naive"}
+    assert gpu.launcher("numba_cuda", "conv2d").keywords == {"version": "tiled"}
+    assert gpu.launcher("cupy", "conv2d").keywords == {"version": None}
+    assert gpu.launcher("cupy/partial", "conv2d") is None and gpu.launcher("cupy", "silu") is None
+    assert main(["run", "conv2d", "--backends", "cupy/nothing", "--preset", "small"]) == 1
+    assert "cupy/nothing: versions are best, naive" in capsys.readouterr().err
