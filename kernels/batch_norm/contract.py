@@ -32,7 +32,7 @@ def cases(d, family, train=None, spatial=None, affine=None):
     """x, gamma, beta, the running statistics, train and the options; nothing at all is no samples, or no channels.
 
     "offset": means of a thousand deviations; "tiny": a variance below the stabiliser. On integers every channel takes two
-    values equally often and the stabiliser is 0: mean, deviation and what is divided by it are exact.
+    values, 2 s apart, equally often, and the stabiliser is 3 s^2: mean, variance and sigma = 2 s are exact.
     """
     train = d.choice((True, True, False)) if train is None else train
     c = 0 if family == "empty" and train else d.integer(1, 20)
@@ -40,7 +40,7 @@ def cases(d, family, train=None, spatial=None, affine=None):
     column = (c, *(1,) * len(shape))
     scale, middle = np.ones(c), np.zeros(c)
     if family == "integer":
-        scale, middle = 2.0 ** d.rng.integers(0, 3, c), d.rng.integers(-3, 4, c).astype(np.float64)
+        scale, middle = np.full(c, 2.0 ** d.rng.integers(0, 3)), d.rng.integers(-3, 4, c).astype(np.float64)
         signs = np.resize([-1.0, 1.0], (c, n * math.prod(shape)))
         x = np.swapaxes(d.rng.permuted(signs, axis=1).reshape(c, n, *shape), 0, 1) if c else np.zeros((n, c, *shape))
     else:
@@ -57,7 +57,8 @@ def cases(d, family, train=None, spatial=None, affine=None):
                    for _ in range(2))
     mean = middle + (values(d, kind, c) if family == "integer" else scale * d.array(c))
     variance = scale**2 * (1 if family == "integer" else 0.1 + d.rng.random(c))
-    options = {"momentum": d.choice((0.5, 0.25)), "stabiliser": 0.0} if family == "integer" else {
+    options = {"momentum": d.choice((0.5, 0.25)), "stabiliser": 3 * float(max(scale, default=1)) ** 2} if (
+        family == "integer") else {
         "momentum": d.choice((0.1, 0.01, 0.75)), "stabiliser": d.choice((1e-5, 1e-3))}
     return (nonfinite(d, x) if family == "nonfinite" else x, gamma, beta, mean, variance, train), options
 

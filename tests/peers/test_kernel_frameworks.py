@@ -28,6 +28,22 @@ def attention(q, k, v, mask=None, causal=False, scale=None):
     return torch.where(seen.any(-1, keepdim=True), y, 0)
 
 
+def batch_norm(x, gamma, beta, running_mean, running_var, train, momentum=0.1, stabiliser=1e-5):
+    mean, var = running_mean.clone(), running_var.clone()
+    if not x.numel():
+        return x.clone(), mean, var
+    return F.batch_norm(x, mean, var, gamma, beta, train, momentum, stabiliser), mean, var
+
+
+def modulated_conv2d(x, w, style, padding=0, demodulate=True, stabiliser=1e-8):
+    own = w * style[:, None, :, None, None]
+    if demodulate:
+        own = own * (own.square().sum((2, 3, 4), keepdim=True) + stabiliser).rsqrt()
+    y = conv(x.reshape(1, -1, *x.shape[2:]), own.flatten(0, 1), None, padding=padding, groups=len(x)) if len(x) else (
+        conv(x, w, None, padding=padding))
+    return y.reshape(len(x), len(w), *y.shape[2:])
+
+
 @pytest.mark.parametrize("dtype, function", [("float32", conv), ("float64", conv), ("float16", conv_by_float32),
                                              ("bfloat16", conv_by_float32)])
 def test_pytorch_s_convolution_passes(dtype, function):
@@ -37,6 +53,12 @@ def test_pytorch_s_convolution_passes(dtype, function):
 
 def test_pytorch_s_attention_passes():
     assert check("attention", attention, 40).passed
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("function", [batch_norm, modulated_conv2d])
+def test_pytorch_s_batch_norm_and_grouped_modulation_pass(function, dtype):
+    assert check(function.__name__, function, 40, dtype=dtype).passed
 
 
 @pytest.mark.parametrize("wrong, words", [
