@@ -45,6 +45,15 @@ def build(config, data):
             return equations.faded(x, np.asarray(s) / T, z)
         return equations.blurred(x, np.asarray(s, np.float64), config["width_of_blur"])
 
+    def blurs_like_the_data(z, labels):
+        """Wholly blurred images, from noise: of each class the Gaussian that its training images have."""
+        x, groups = 0 * z, [None] if labels is None else np.unique(labels)
+        for k in groups:
+            rows = np.asarray(np.arange(len(z)) if k is None else np.flatnonzero(labels == k), like=z)
+            like = data.train if k is None else data.train[data.train_labels == k]
+            x[rows] = equations.gaussian_like(degrade(like, np.full(len(like), T), 0), z[rows])
+        return x
+
     def loss_and_grads(params, state, batch, key, ops):
         u, z, labels = prior.corruption(key, batch, classes, config["label_dropout"], ops)
         s = 1 + np.floor(T * u).astype(np.int64)
@@ -52,7 +61,7 @@ def build(config, data):
         return simple_loss(e, batch.x), pullback(simple_loss_vjp(1.0, e, batch.x)[0])[0], state, {}
 
     def sample(params, state, n, key, ops, labels=None, steps=T, sampler="cold", improved=True, first=0, after=None):
-        """n samples from degraded images that follow the Gaussian of the training images' (or from noise)."""
+        """n samples from degraded images that follow the Gaussian of their class's training images' (or from noise)."""
         labels = wanted(labels, n, classes)
         require(sampler == "cold", f"cold diffusion has no noise level that '{sampler}' could step along: only --sampler "
                                    f"cold restores what was degraded")
@@ -60,7 +69,7 @@ def build(config, data):
                             f"got {steps}")
         like, index = next(iter(params["model"].values())), first + np.arange(n)
         z = ops.normal(fold(key, 0), index, 0, shape, dtype=like.dtype, like=like)
-        x = z if kind == "noise" else equations.gaussian_like(degrade(data.train, np.full(len(data.train), T), 0), z)
+        x = z if kind == "noise" else blurs_like_the_data(z, labels)
 
         def restore(x, s):
             x0_hat = net(params["model"], x, np.full(n, 1000 * s / T), labels, ops)[0]
