@@ -36,8 +36,8 @@ def model(config, data):
                                              f"{count}, {least} and {most}")
     ladder, spread = exponential_levels(count, least, most)[:-1, 1], float(np.std(data.train))
 
-    def told(signal, noise):
-        return 1000 * ve_time(log_snr(signal, noise), least, most)
+    def told(signal, noise):  # the rung, between rungs a fraction: what was never told should look like its neighbours
+        return (count - 1) * ve_time(log_snr(signal, noise), least, most)
 
     def draw(u):
         sigma = ladder[np.floor(count * u).astype(np.int64)]
