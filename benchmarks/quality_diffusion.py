@@ -70,7 +70,7 @@ def on_digits(name, fd, **changes):
 
 
 def ncsn_scores(steps=None):
-    """F1: the score of a known mixture, off by less than 5 % (root mean square, over the rungs); samples by Langevin steps."""
+    """F1: the score of a known mixture, off by less than 5 % in root mean square over the rungs; Langevin samples."""
     d, m = points()
     system, run, by = trained("ncsn", d, **{"batch": 512, "steps": 4000} if steps is None else {"steps": steps})
     params, config = train.averaged(run)["model"], systems.configure("ncsn", d, {})
