@@ -4,11 +4,12 @@ Zhang et al. 2019, arXiv:1805.08318.
 """
 from . import biggan, two_player
 
-DEFAULTS = {k: v for k, v in biggan.DEFAULTS.items() if k != "orthogonal"} | {"latent": 64}
+DEFAULTS = {k: v for k, v in biggan.DEFAULTS.items() if k != "orthogonal"} | {"latent": 64,
+                                                                               "rate_g": 3e-4}
 
 
 def build(config, data):
-    """The system for labelled square images; the discriminator learns five times as fast as the generator.
+    """The system for labelled square images; the discriminator learns several times as fast as the generator.
 
     Shapes: config as DEFAULTS. Returns a System.
     Raises: ValueError when the data have no labels or are no square images of a fitting size.
