@@ -84,7 +84,7 @@ def _step(x_s, x0, x, e_c, e_u, z, history, coefficients, random, words, noise, 
 def launch(x_s, x0, x, e_c, e_u, z, history, coefficients):
     """Coefficients: one number or (N,) per column. All arrays flat and C-ordered but for x, which gives the shape."""
     n, m, columns, random = len(x), x.size // len(x), 0, _NO_WORDS
-    if any(isinstance(value, np.ndarray) for value in coefficients):
+    if not all(isinstance(value, (int, float, np.number)) for value in coefficients):
         columns, table = len(coefficients), np.empty((n, len(coefficients)), np.float32)
         for column, value in enumerate(coefficients):
             table[:, column] = value

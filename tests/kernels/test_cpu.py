@@ -211,3 +211,12 @@ def test_memory_between_calls_is_a_threads_own():
     with ThreadPoolExecutor(1) as pool:
         assert not np.shares_memory(jit.scratch(8), pool.submit(jit.scratch, 8).result())
     assert jit.scratch(8).ctypes.data % 64 == 0
+
+
+def test_numbers_of_samples_may_be_lists(rng):
+    x, e = rng.standard_normal((2, 2, 5), dtype=np.float32)
+    step = {"a": 1.0, "b": 1.0, "lo": [-1.0, -0.2], "hi": [1.0, 0.2], "c_0": 1.0}
+    for got, wanted in zip(backend("cpu").sampler_step(x, e, **step), ops.sampler_step(x, e, **step)):
+        np.testing.assert_allclose(got, wanted, rtol=1e-6)
+    np.testing.assert_allclose(backend("cpu").q_sample(x, [0.8, 0.1], [0.6, 0.9], e),
+                               ops.q_sample(x, [0.8, 0.1], [0.6, 0.9], e), rtol=1e-5, atol=1e-6)
