@@ -3,14 +3,10 @@ import math
 
 import numpy as np
 
-from ..ops._check import exponent, per_sample, require
+from ..ops._check import exponent, per_sample, require, sample_sum
 from ..ops._special import special
 from .diffusion import posterior, posterior_coefficients
 from .gaussian import kl_normal, kl_normal_vjp, log_normal, log_normal_vjp
-
-
-def _total(terms):
-    return np.sum(terms, axis=tuple(range(1, terms.ndim)))
 
 
 def prior_kl(x0, schedule):
@@ -23,7 +19,7 @@ def prior_kl(x0, schedule):
     Source: Ho et al. 2020, arXiv:2006.11239, eq. 5.
     """
     signal_power = float(schedule.alpha_bar[-1])
-    return _total(signal_power * x0**2 - signal_power - math.log1p(-signal_power)) / 2
+    return sample_sum(signal_power * x0**2 - signal_power - math.log1p(-signal_power)) / 2
 
 
 def prior_kl_vjp(dy, x0, schedule):
@@ -133,7 +129,7 @@ def discretised_gaussian(x0, mean, log_var, bins):
     Raises: ValueError when the shapes differ, bins < 2, x0 is not finite, or exp(log_var) would overflow.
     Source: Ho et al. 2020, arXiv:2006.11239, eq. 13.
     """
-    return _total(_edges(x0, mean, log_var, bins)[-1])
+    return sample_sum(_edges(x0, mean, log_var, bins)[-1])
 
 
 def discretised_gaussian_vjp(dy, x0, mean, log_var, bins):

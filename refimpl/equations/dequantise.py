@@ -4,12 +4,8 @@ Uniform dequantisation is likelihood.dequantise, and bits per dimension likeliho
 """
 import numpy as np
 
-from ..ops._check import exponent, require, same_dtype
+from ..ops._check import exponent, per_sample, require, same_dtype, sample_sum
 from ..ops.activation import sigmoid, softplus
-
-
-def _total(terms):
-    return np.sum(terms, axis=tuple(range(1, terms.ndim)))
 
 
 def logistic_noise(eps, mean, log_scale):
@@ -30,7 +26,7 @@ def logistic_noise(eps, mean, log_scale):
     exponent("logistic_noise", log_scale=log_scale)
     v = mean + np.exp(log_scale) * eps
     density = eps**2 / 2 + np.log(2 * np.pi).item() / 2 + log_scale - softplus(v) - softplus(-v)
-    return sigmoid(v), _total(density)
+    return sigmoid(v), sample_sum(density)
 
 
 def logistic_noise_vjp(cotangents, eps, mean, log_scale):
@@ -38,7 +34,7 @@ def logistic_noise_vjp(cotangents, eps, mean, log_scale):
     du, dq = cotangents
     scale = np.exp(log_scale)
     u = sigmoid(mean + scale * eps)
-    dq = np.reshape(dq, dq.shape + (1,) * (eps.ndim - 1))
+    dq = per_sample(dq, eps)
     dv = du * u * (1 - u) + dq * (1 - 2 * u)
     return dv * scale + dq * eps, dv, dv * scale * eps + dq
 
@@ -57,14 +53,14 @@ def logit_map(x, alpha=0.05):
     require(bool(np.all((x.real >= -1) & (x.real <= 1))), "logit_map: x must lie in [-1, 1]")
     p = alpha + (1 - 2 * alpha) * (x + 1) / 2
     slope = np.log((1 - 2 * alpha) / 2).item()
-    return np.log(p / (1 - p)), _total(slope - np.log(p * (1 - p)))
+    return np.log(p / (1 - p)), sample_sum(slope - np.log(p * (1 - p)))
 
 
 def logit_map_vjp(cotangents, x, alpha=0.05):
     """dx = (1 - 2 alpha)/2 [dy/(p(1-p)) + dlog_det (2p - 1)/(p(1-p))]."""
     dy, dlog_det = cotangents
     p = alpha + (1 - 2 * alpha) * (x + 1) / 2
-    dlog_det = np.reshape(dlog_det, dlog_det.shape + (1,) * (x.ndim - 1))
+    dlog_det = per_sample(dlog_det, x)
     return (1 - 2 * alpha) / 2 * (dy + dlog_det * (2 * p - 1)) / (p * (1 - p))
 
 
@@ -87,9 +83,9 @@ def log_logistic(x):
     Shapes: x (N, ...); returns (N,) nats. Analytic.
     Source: Dinh et al. 2015, arXiv:1410.8516, sec. 3.4.
     """
-    return -_total(softplus(x) + softplus(-x))
+    return -sample_sum(softplus(x) + softplus(-x))
 
 
 def log_logistic_vjp(dy, x):
     """dx = dy (1 - 2 sigmoid(x))."""
-    return np.reshape(dy, np.shape(dy) + (1,) * (x.ndim - 1)) * (1 - 2 * sigmoid(x))
+    return per_sample(dy, x) * (1 - 2 * sigmoid(x))

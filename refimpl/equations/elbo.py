@@ -3,14 +3,10 @@ import math
 
 import numpy as np
 
-from ..ops._check import exponent, per_sample, require, same_dtype
+from ..ops._check import exponent, per_sample, require, same_dtype, sample_sum
 from ..ops.activation import logsumexp, sigmoid, softmax, softplus
 from ._grid import on_grid
 from .gaussian import log_normal
-
-
-def _total(terms):
-    return np.sum(terms, axis=tuple(range(1, terms.ndim)))
 
 
 def _same_shape(name, **arrays):
@@ -40,7 +36,7 @@ def log_bernoulli(x, logits):
     _data("log_bernoulli", x, logits)
     outside = x.real[~((x.real >= 0) & (x.real <= 1))]
     require(not outside.size, f"log_bernoulli: x must lie in [0, 1], and {outside.size} values do not: {outside[:1]}")
-    return _total(x * logits - softplus(logits))
+    return sample_sum(x * logits - softplus(logits))
 
 
 def log_bernoulli_vjp(dy, x, logits):
@@ -72,7 +68,7 @@ def discretised_logistic(x0, mean, log_scale, bins):
     """
     low, high, no_low, no_high = _logistic_edges(x0, mean, log_scale, bins)
     inner = np.where(no_low | no_high, 0, np.log(-np.expm1(low - high)))
-    return _total(inner - np.where(no_high, 0, softplus(-high)) - np.where(no_low, 0, softplus(low)))
+    return sample_sum(inner - np.where(no_high, 0, softplus(-high)) - np.where(no_low, 0, softplus(low)))
 
 
 def discretised_logistic_vjp(dy, x0, mean, log_scale, bins):

@@ -7,11 +7,7 @@ import math
 
 import numpy as np
 
-from ..ops._check import exponent, per_sample, require, same_dtype
-
-
-def _total(terms):
-    return np.sum(terms, axis=tuple(range(1, terms.ndim)))
+from ..ops._check import exponent, per_sample, require, same_dtype, sample_sum
 
 
 def checkerboard(shape, odd=False):
@@ -57,7 +53,7 @@ def affine_coupling(x, mask, s, t):
     Source: Dinh et al. 2017, arXiv:1605.08803, eq. 7-9.
     """
     free = _check_coupling("affine_coupling", x, mask, s, t)
-    return (1 - free) * x + free * (x * np.exp(s) + t), _total(free * s)
+    return (1 - free) * x + free * (x * np.exp(s) + t), sample_sum(free * s)
 
 
 def affine_coupling_vjp(cotangents, x, mask, s, t):
@@ -90,7 +86,7 @@ def additive_coupling(x, mask, t):
     Source: Dinh et al. 2015, arXiv:1410.8516, sec. 3.2.
     """
     free = _check_coupling("additive_coupling", x, mask, t, t)
-    return x + free * t, 0 * _total(x)
+    return x + free * t, 0 * sample_sum(x)
 
 
 def additive_coupling_vjp(cotangents, x, mask, t):
@@ -111,7 +107,7 @@ def diagonal_scaling(x, s):
     same_dtype("diagonal_scaling", x=x, s=s)
     require(s.shape == x.shape[1:], f"diagonal_scaling: s {x.shape[1:]} expected, as one sample, got {s.shape}")
     exponent("diagonal_scaling", s=s)
-    return x * np.exp(s), np.sum(s) + 0 * _total(x)
+    return x * np.exp(s), np.sum(s) + 0 * sample_sum(x)
 
 
 def diagonal_scaling_vjp(cotangents, x, s):
@@ -135,7 +131,7 @@ def actnorm(x, log_scale, bias):
             f"actnorm: log_scale and bias (C,) = {x.shape[1:2]} expected, got {log_scale.shape} and {bias.shape}")
     exponent("actnorm", log_scale=log_scale)
     return ((x + _channels(bias, x)) * np.exp(_channels(log_scale, x)),
-            math.prod(x.shape[2:]) * np.sum(log_scale) + 0 * _total(x))
+            math.prod(x.shape[2:]) * np.sum(log_scale) + 0 * sample_sum(x))
 
 
 def _channels(a, x):
@@ -234,7 +230,7 @@ def mix_channels(x, w):
     sign, log_abs = np.linalg.slogdet(w)
     if np.iscomplexobj(w):  # the analytic continuation: slogdet keeps the imaginary part in the sign
         log_abs = log_abs + np.log(sign / np.sign(sign.real))
-    return np.einsum("oc,nc...->no...", w, x), math.prod(x.shape[2:]) * log_abs + 0 * _total(x)
+    return np.einsum("oc,nc...->no...", w, x), math.prod(x.shape[2:]) * log_abs + 0 * sample_sum(x)
 
 
 def mix_channels_vjp(cotangents, x, w):

@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 
-from ..ops._check import exponent, per_sample, require, same_dtype
+from ..ops._check import exponent, per_sample, require, same_dtype, sample_sum
 
 _LOG_2PI = math.log(2 * math.pi)  # a Python float: NumPy's would widen float32 data
 
@@ -14,10 +14,6 @@ def _check(name, **arrays):
     require(len(set(shapes.values())) == 1 and all(shapes.values()),
             f"{name}: one shape (N, ...) expected, got " + ", ".join(f"{k} {v}" for k, v in shapes.items()))
     exponent(name, **{label: array for label, array in arrays.items() if label.startswith("log_var")})
-
-
-def _total(terms):
-    return np.sum(terms, axis=tuple(range(1, terms.ndim)))
 
 
 def log_normal(x, mean, log_var):
@@ -31,7 +27,7 @@ def log_normal(x, mean, log_var):
     Source: Bishop 2006, Pattern Recognition and Machine Learning, sec. 2.3.
     """
     _check("log_normal", x=x, mean=mean, log_var=log_var)
-    return -_total(_LOG_2PI + log_var + (x - mean) ** 2 * np.exp(-log_var)) / 2
+    return -sample_sum(_LOG_2PI + log_var + (x - mean) ** 2 * np.exp(-log_var)) / 2
 
 
 def log_normal_vjp(dy, x, mean, log_var):
@@ -53,7 +49,7 @@ def kl_normal(mean_q, log_var_q, mean_p, log_var_p):
     _check("kl_normal", mean_q=mean_q, log_var_q=log_var_q, mean_p=mean_p, log_var_p=log_var_p)
     d = log_var_q - log_var_p
     exponent("kl_normal", **{"log_var_q - log_var_p": d})
-    return _total(np.expm1(d) - d + (mean_q - mean_p) ** 2 * np.exp(-log_var_p)) / 2
+    return sample_sum(np.expm1(d) - d + (mean_q - mean_p) ** 2 * np.exp(-log_var_p)) / 2
 
 
 def kl_normal_vjp(dy, mean_q, log_var_q, mean_p, log_var_p):
@@ -73,7 +69,7 @@ def entropy_normal(log_var):
     Source: Cover and Thomas 2006, Elements of Information Theory, sec. 8.1.
     """
     _check("entropy_normal", log_var=log_var)
-    return _total(_LOG_2PI + 1 + log_var) / 2
+    return sample_sum(_LOG_2PI + 1 + log_var) / 2
 
 
 def entropy_normal_vjp(dy, log_var):

@@ -2,7 +2,7 @@
 rescaling, threshold and interval, by a classifier, and by the gradient of any loss of the estimate of x0."""
 import numpy as np
 
-from ..ops._check import require, same_dtype
+from ..ops._check import per_sample, require, same_dtype
 from .diffusion import convert, estimate_coefficients
 from .samplers import Stage
 
@@ -119,7 +119,7 @@ def dynamic_threshold(x0_hat, percentile):
     """
     require(0 < percentile <= 1, f"percentile must be in (0, 1], got {percentile}")
     s = np.quantile(np.abs(x0_hat).reshape(len(x0_hat), -1), percentile, axis=1)
-    s = np.maximum(s, 1).astype(x0_hat.dtype).reshape((-1,) + (1,) * (x0_hat.ndim - 1))
+    s = per_sample(np.maximum(s, 1), x0_hat)
     return np.clip(x0_hat, -s, s) / s
 
 

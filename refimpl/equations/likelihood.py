@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from ..ops._check import per_sample, require
+from ..ops._check import per_sample, require, sample_sum
 from ._grid import on_grid
 from .bound import bits_per_dim, bound_term, learned_log_variance, log_variance_bounds, prior_kl
 from .continuous import level_of_log_snr
@@ -99,13 +99,12 @@ def divergence(f, x, v=None, pullback=False):
     if v is None:
         d = math.prod(x.shape[1:])
         directions = [np.broadcast_to(np.eye(d)[i].reshape(x.shape[1:]), x.shape) for i in range(d)]
-    axes = tuple(range(1, x.ndim))
     if pullback:
         y, back = f(x)
-        return y, sum(np.sum(back(u) * u, axis=axes) for u in directions)
+        return y, sum(sample_sum(back(u) * u) for u in directions)
     for u in directions:
         y = f(x + 1e-30j * u)
-        total = total + np.sum(y.imag * u, axis=axes) / 1e-30
+        total = total + sample_sum(y.imag * u) / 1e-30
     return y.real, total
 
 
@@ -167,7 +166,7 @@ def grid_posterior(x0, x_s, signal, noise, bins):
             f"and {noise}")
     exponent = lambda x: -((x_s - signal * x) ** 2) / (2 * noise**2)
     total = functools.reduce(np.logaddexp, [exponent(g) for g in np.linspace(-1, 1, bins)])
-    return np.sum(exponent(x0) - total, axis=tuple(range(1, x0.ndim)))
+    return sample_sum(exponent(x0) - total)
 
 
 def dequantise(x0, u, bins):

@@ -11,7 +11,7 @@ by the complex step (`second_order_complex`, the reference) or on Duals (`second
 import numpy as np
 
 from .. import ops as reference
-from ..ops._check import require
+from ..ops._check import per_sample, require, sample_sum
 from ..ops.tangent import Dual, derivative, tangent
 
 
@@ -24,14 +24,14 @@ def gradient_norms(g):
     Source: Gulrajani et al. 2017, arXiv:1704.00028.
     """
     require(g.ndim >= 2 and len(g) > 0, f"gradient_norms: g (N, ...) expected, got shape {g.shape}")
-    return np.sqrt(np.sum(g * g, axis=tuple(range(1, g.ndim))))
+    return np.sqrt(sample_sum(g * g))
 
 
 def gradient_norms_vjp(dy, g):
     """dg_n = dy_n g_n/|g_n|, and 0 where g_n = 0."""
     norms = gradient_norms(g)
     scale = np.where(norms.real > 0, dy, 0 * dy) / np.where(norms.real > 0, norms, 1)
-    return g * scale.reshape(scale.shape + (1,) * (g.ndim - 1))
+    return g * per_sample(scale, g)
 
 
 def norm_penalty(g, weight, target=1.0):
@@ -75,14 +75,14 @@ def max_penalty(g, weight):
     Shapes: g (N, ...); weight a number. Returns a scalar. Piecewise: of equal lengths the first counts.
     Source: Zhou et al. 2019, arXiv:1902.05687.
     """
-    squares = np.sum(g * g, axis=tuple(range(1, g.ndim)))
+    squares = sample_sum(g * g)
     return weight * squares[np.argmax(squares.real)]
 
 
 def max_penalty_vjp(dy, g, weight):
     """dg = 2 weight g at the sample of the largest gradient, 0 elsewhere."""
     longest = np.arange(len(g), like=g) == np.argmax(gradient_norms(g).real)
-    return 2 * weight * dy * g * longest.reshape(longest.shape + (1,) * (g.ndim - 1))
+    return 2 * weight * dy * g * per_sample(longest, g)
 
 
 def between(x_real, x_fake, u):
@@ -95,7 +95,7 @@ def between(x_real, x_fake, u):
     """
     require(x_real.shape == x_fake.shape and u.shape == x_real.shape[:1],
             f"between: equal shapes and one u per sample expected, got {x_real.shape}, {x_fake.shape} and {u.shape}")
-    u = u.reshape(u.shape + (1,) * (x_real.ndim - 1))
+    u = per_sample(u, x_real)
     return u * x_real + (1 - u) * x_fake
 
 

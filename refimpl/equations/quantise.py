@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from ..ops._check import require, same_dtype, same_shape_as
+from ..ops._check import per_sample, require, same_dtype, same_shape_as, sample_sum
 from ..ops.activation import logsumexp, softmax, softmax_vjp
 from ..ops.embedding import embedding
 
@@ -235,15 +235,14 @@ def kl_uniform(logits):
     require(bool(np.all(np.isfinite(logits))), "kl_uniform: logits hold NaN or infinity")
     log_q = logits - logsumexp(logits)[..., None]
     terms = math.log(logits.shape[-1]) + np.sum(np.exp(log_q) * log_q, axis=-1)
-    return np.sum(terms, axis=tuple(range(1, terms.ndim)))
+    return sample_sum(terms)
 
 
 def kl_uniform_vjp(dy, logits):
     """dlogits = dy q (log q - sum q log q)."""
     log_q = logits - logsumexp(logits)[..., None]
     q = np.exp(log_q)
-    dy = np.reshape(dy, np.shape(dy) + (1,) * (logits.ndim - 1))
-    return dy * q * (log_q - np.sum(q * log_q, axis=-1, keepdims=True))
+    return per_sample(dy, logits) * q * (log_q - np.sum(q * log_q, axis=-1, keepdims=True))
 
 
 def adaptive_weight(grad_reconstruction, grad_adversarial, stabiliser=1e-4, most=1e4):

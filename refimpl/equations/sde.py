@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ..ops._check import require, same_dtype
+from ..ops._check import require, same_dtype, sample_sum
 from .continuous import subvp_time, ve_time, vp_time
 from .samplers import Stage, transition
 from .schedules import log_snr
@@ -157,7 +157,7 @@ def predictor_corrector(predictor, snr, inner=1, by_norms=True):
     require(snr > 0 and inner >= 1, f"snr > 0 and inner >= 1 expected, got {snr} and {inner}")
 
     def norm(x):
-        return float(np.mean(np.sqrt(np.sum(x**2, axis=tuple(range(1, x.ndim))))))
+        return float(np.mean(np.sqrt(sample_sum(x**2))))
 
     def rule(levels, i):
         level, noise = tuple(levels[i + 1]), levels[i + 1][1]

@@ -1,4 +1,7 @@
-"""What every operation asks of its inputs before it computes: one clear sentence instead of a broadcast or a NaN."""
+"""What every operation asks of its inputs before it computes: one clear sentence instead of a broadcast or a NaN.
+
+And the way from a batch's samples to their numbers and back: sample_sum, per_sample.
+"""
 import numpy as np
 
 
@@ -38,6 +41,11 @@ def per_sample(values, x):
     require(values.ndim == 0 or values.shape == x.shape[:1],
             f"coefficients must be one number or one per sample, got shape {values.shape} for data {x.shape}")
     return values.reshape(values.shape + (1,) * (x.ndim - 1)) if values.ndim else values
+
+
+def sample_sum(terms):
+    """Each sample's sum: (N,) of (N, ...)."""
+    return np.sum(terms, axis=tuple(range(1, terms.ndim)))
 
 
 def exponent(name, **arrays):

@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 
-from ._check import per_sample, require, same_dtype, same_dtype_as, same_shape_as
+from ._check import per_sample, require, same_dtype, same_dtype_as, same_shape_as, sample_sum
 from .random import normal
 
 
@@ -48,7 +48,7 @@ def noise_mse(e, z):
     Source: Ho et al. 2020, arXiv:2006.11239, eq. 14.
     """
     r, size = _residual("noise_mse", e, z)
-    return np.sum(r * r, axis=tuple(range(1, e.ndim))) / size
+    return sample_sum(r * r) / size
 
 
 def noise_mse_vjp(dy, e, z):

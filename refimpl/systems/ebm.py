@@ -8,7 +8,7 @@ import numpy as np
 
 from refimpl.equations.energy import contrastive_loss, contrastive_loss_vjp, langevin_step, log_partition
 from refimpl.nets.mlp import mlp, mlp_init
-from refimpl.ops._check import require
+from refimpl.ops._check import per_sample, require, sample_sum
 from refimpl.ops.random import fold, normal
 from refimpl.train import Player, System
 
@@ -41,9 +41,9 @@ def build(config, data):
 
         def pullback(df):
             grads, dx = back(df[:, None])
-            return grads, dx - df.reshape((-1,) + (1,) * (x.ndim - 1)) * x / r2
+            return grads, dx - per_sample(df, x) * x / r2
 
-        return y[:, 0] - np.sum(x * x, axis=tuple(range(1, x.ndim))) / (2 * r2), pullback
+        return y[:, 0] - sample_sum(x * x) / (2 * r2), pullback
 
     def score(params, x, ops):
         value, back = f(params, x, ops)
