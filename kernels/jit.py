@@ -6,8 +6,6 @@ Numba's own cache looks at the kernel's file alone and would run stale code afte
 import functools
 import hashlib
 import os
-import sys
-import tempfile
 import threading
 from pathlib import Path
 
@@ -15,6 +13,8 @@ import llvmlite.binding as llvm
 import numba
 import numpy as np
 from numba.core import config
+
+from .cache import cache_folder
 
 LOCK = threading.RLock()  # one parallel kernel at a time: Numba's workqueue layer aborts the process on a second
 _local = threading.local()
@@ -36,29 +36,14 @@ def sources_key(folder=Path(__file__).parent):
 
 
 @functools.cache
-def cache_folder():
+def compiled_folder():
     """Where compiled kernels go: $NUMBA_CACHE_DIR or the user's cache folder, else a temporary one for this process."""
-    home = Path.home
-    if base := os.environ.get("NUMBA_CACHE_DIR"):
-        base = Path(base)
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache")
-    folder = base / "refimpl-diffusion-gan" / sources_key()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError:
-        return tempfile.mkdtemp(prefix="refimpl-diffusion-gan-")
-    return str(folder)
+    return cache_folder(sources_key(), base=os.environ.get("NUMBA_CACHE_DIR"))
 
 
 def compiled_before():
     """Whether kernels of these sources have been compiled on this machine."""
-    return any(Path(cache_folder()).rglob("*.nbi"))
+    return any(compiled_folder().rglob("*.nbi"))
 
 
 def _processor():
@@ -81,7 +66,7 @@ def features():
 
 def _compiled(function, signature):
     """function compiled for one signature. Its cache is ours alone: the user's own functions keep theirs."""
-    before, config.CACHE_DIR = config.CACHE_DIR, cache_folder()
+    before, config.CACHE_DIR = config.CACHE_DIR, str(compiled_folder())
     try:
         # "contract" alone: reassociation and reciprocal estimates would undo the polynomials; sums are vectors by hand.
         return numba.njit(signature, parallel=True, nogil=True, cache=True, error_model="numpy",

@@ -93,40 +93,38 @@ def fma(typing, a, b, c):
     return vector(vector, vector, vector), lambda context, builder, sig, args: mul_add(builder, *args)
 
 
+def larger(builder, a, b):
+    """Lane by lane, the larger; b where a is NaN."""
+    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+
+def folded(builder, v, join):
+    """join of all lanes, pairwise: the upper half onto the lower until one is left."""
+    n = WIDTH
+    while n > 1:
+        n //= 2
+        pick = [ir.Constant(ir.VectorType(I32, n), list(range(h, h + n))) for h in (0, n)]
+        v = join(*(builder.shuffle_vector(v, ir.Constant(v.type, ir.Undefined), p) for p in pick))
+    return builder.extract_element(v, I32(0))
+
+
 @intrinsic
 def total(typing, v):
-    """Sum of the lanes, pairwise: the upper half onto the lower until one is left."""
-    def code(context, builder, sig, args):
-        v, n = args[0], WIDTH
-        while n > 1:
-            n //= 2
-            pick = [ir.Constant(ir.VectorType(I32, n), list(range(h, h + n))) for h in (0, n)]
-            low, high = (builder.shuffle_vector(v, ir.Constant(v.type, ir.Undefined), p) for p in pick)
-            v = builder.fadd(low, high)
-        return builder.extract_element(v, I32(0))
-    return types.float32(vector), code
+    """Sum of the lanes."""
+    return types.float32(vector), lambda context, builder, sig, args: folded(builder, args[0], builder.fadd)
 
 
 @intrinsic
 def maximum(typing, a, b):
     """Lane by lane, the larger; b where a is NaN."""
-    def code(context, builder, sig, args):
-        return builder.select(builder.fcmp_ordered(">", *args), *args)
-    return vector(vector, vector), code
+    return vector(vector, vector), lambda context, builder, sig, args: larger(builder, *args)
 
 
 @intrinsic
 def largest(typing, v):
     """The largest lane (NaN lanes ignored where another is a number)."""
-    def code(context, builder, sig, args):
-        v, n = args[0], WIDTH
-        while n > 1:
-            n //= 2
-            pick = [ir.Constant(ir.VectorType(I32, n), list(range(h, h + n))) for h in (0, n)]
-            low, high = (builder.shuffle_vector(v, ir.Constant(v.type, ir.Undefined), p) for p in pick)
-            v = builder.select(builder.fcmp_ordered(">", low, high), low, high)
-        return builder.extract_element(v, I32(0))
-    return types.float32(vector), code
+    return types.float32(vector), lambda context, builder, sig, args: folded(
+        builder, args[0], lambda a, b: larger(builder, a, b))
 
 
 @intrinsic

@@ -19,6 +19,7 @@ def cases(d, family, window=None, stride=None, dilation=None, groups=None, paddi
 
 
 def absolute(*arrays):
+    """|a| of each, None of None."""
     return [None if a is None else np.abs(a) for a in arrays]
 
 
@@ -41,12 +42,14 @@ def winograd_bound(args, options, outputs, arithmetic, proof, chain):
 
 
 def winograd_error(size, length, arithmetic, proof):
+    """The bound above, for products of absolute values that add up to `size`."""
     error = (growth(length, proof) + 22) * arithmetic.u * size + 50 * (length + 2) * arithmetic.tiny
     # |A^T| sums intermediate values up to 100 times the output's before they cancel.
     return np.where(size < arithmetic.huge / 2, error, np.inf)
 
 
 def output_shape(x_shape, w_shape, options):
+    """(N, O, Ho, Wo)."""
     def size(n, k, p, s, d):
         return (n + sum(p) - d * (k - 1) - 1) // s + 1
 

@@ -6,6 +6,7 @@ import numpy as np
 from kernels.bounds import product_bound
 from kernels.cases import PRODUCTS, nonfinite, values
 from kernels.contract import Contract, contract
+from kernels.conv2d import contract as conv2d
 from kernels.conv2d.cases import as_pair, chunks, filled, sides, sizes
 from refimpl import ops
 
@@ -35,13 +36,9 @@ def taps(w_shape, options):
     return w_shape[0] // options["groups"] * math.prod(per_axis)
 
 
-def absolute(*arrays):
-    return [None if a is None else np.abs(a) for a in arrays]
-
-
 def bound(args, options, outputs, arithmetic, proof, chain):
     """c(K) u (convT(|x|, |w|) + |b|), K the products in one output, the bias one more addition."""
-    x, w, b = absolute(*args)
+    x, w, b = conv2d.absolute(*args)
     length = taps(w.shape, options)
     return (product_bound(ops.conv_transpose2d(x, w, b, **options), length, arithmetic, proof),)
 
@@ -95,7 +92,7 @@ def vjp_cases(d, family, **where):
 def vjp_bound(args, options, outputs, arithmetic, proof, chain):
     """dx sums (O/g) R S products, dw N H W, db N Ho Wo."""
     dy, x, w, b = args
-    dx, dw, db = ops.conv_transpose2d_vjp(*absolute(dy, x, w, b), **options)
+    dx, dw, db = ops.conv_transpose2d_vjp(*conv2d.absolute(dy, x, w, b), **options)
     return (product_bound(dx, math.prod(w.shape[1:]), arithmetic, proof),
             product_bound(dw, x.shape[0] * math.prod(x.shape[2:]), arithmetic, proof),
             None if b is None else product_bound(db, dy.shape[0] * math.prod(dy.shape[2:]), arithmetic, proof))
@@ -104,12 +101,6 @@ def vjp_bound(args, options, outputs, arithmetic, proof, chain):
 def vjp_flops(args, options):
     """dx and dw cost a transposed convolution each."""
     return 2 * flops(args[1:], options)
-
-
-def vjp_moved(args, options):
-    """dy, x, w read once, dx and dw (and db) written once."""
-    dy, x, w, b = args
-    return x.itemsize * (dy.size + 2 * x.size + 2 * w.size) + (0 if b is None else b.nbytes)
 
 
 def vjp_slices(args, options, budget):
@@ -130,4 +121,4 @@ def vjp_slices(args, options, budget):
 
 
 contract(Contract("conv_transpose2d_vjp", ops.conv_transpose2d_vjp, ("dx", "dw", "db"), PRODUCTS, vjp_cases,
-                  dict.fromkeys(("direct", "im2col"), vjp_bound), vjp_flops, vjp_moved, vjp_slices))
+                  dict.fromkeys(("direct", "im2col"), vjp_bound), vjp_flops, conv2d.vjp_moved, vjp_slices))
