@@ -4,7 +4,7 @@ from functools import cache
 
 from numba import cuda, float32
 
-from kernels.twins import BYTES, FLOAT, FLOATS, INT, LONG, device, kernel
+from kernels.twins import BYTES, FLOAT, FLOATS, INT, LONG, device, kernel, warp_sum
 from kernels.versions import Version, only
 
 from . import cupy_cuda as launcher
@@ -126,8 +126,7 @@ def attention_delta(delta, dy, o, rows, e):
     if i < rows:
         for c in range(lane, e, 32):
             total += dy[i * e + c] * o[i * e + c]
-    for step in (16, 8, 4, 2, 1):
-        total += cuda.shfl_xor_sync(0xFFFFFFFF, total, step)
+    total = warp_sum(total)
     if i < rows and lane == 0:
         delta[i] = total
 

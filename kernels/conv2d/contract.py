@@ -7,6 +7,7 @@ from kernels.bounds import growth, product_bound
 from kernels.cases import PRODUCTS, nonfinite, values
 from kernels.contract import Contract, contract
 from refimpl import ops
+from refimpl.ops._window import output_size
 
 from .cases import as_pair, chunks, filled, image, sides, sizes, winograd_size
 
@@ -50,12 +51,8 @@ def winograd_error(size, length, arithmetic, proof):
 
 def output_shape(x_shape, w_shape, options):
     """(N, O, Ho, Wo)."""
-    def size(n, k, p, s, d):
-        return (n + sum(p) - d * (k - 1) - 1) // s + 1
-
-    stride, dilation = as_pair(options["stride"]), as_pair(options["dilation"])
-    return (x_shape[0], w_shape[0], *(size(*five) for five in zip(
-        x_shape[2:], w_shape[2:], sides(options["padding"]), stride, dilation)))
+    return (x_shape[0], w_shape[0], *output_size("conv2d", x_shape[2:], w_shape[2:], as_pair(options["stride"]),
+                                                 sides(options["padding"]), as_pair(options["dilation"])))
 
 
 def full(options):

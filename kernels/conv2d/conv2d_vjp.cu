@@ -1,6 +1,7 @@
 // The gradients of convolution (conv2d.cu) in its data, filters and bias. That in the data, with a bias of its own, is
 // transposed convolution.
 #include "numbers.cuh"
+#include "reduce.cuh"
 #include "gemm.cuh"
 #include "windows.cuh"
 
@@ -89,15 +90,11 @@ template <class T> __global__ void conv2d_sum_shares(T* dw, const float* shares,
 
 // Bias gradient: one block a channel, its pixels summed by 256 threads and a tree.
 template <class T> __global__ void conv2d_db(T* db, const T* dy, int N, int O, int pixels) {
-  __shared__ float scratch[256];
+  __shared__ float scratch[32];
   Divider area(pixels);
   float sum = 0.0f;
   for (int i = threadIdx.x; i < N * pixels; i += 256)
     sum += up(dy[((long long)area.of(i) * (O - 1) + blockIdx.x) * pixels + i]);
-  scratch[threadIdx.x] = sum;
-  for (int half = 128; half; half /= 2) {
-    __syncthreads();
-    if (threadIdx.x < half) scratch[threadIdx.x] += scratch[threadIdx.x + half];
-  }
-  if (threadIdx.x == 0) down(&db[blockIdx.x], scratch[0]);
+  sum = block_sum(sum, scratch);
+  if (threadIdx.x == 0) down(&db[blockIdx.x], sum);
 }

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from numba import cuda, float32
 
-from kernels.twins import FLOATS, INT, LONG, device, kernel
+from kernels.twins import FLOATS, INT, LONG, block_sum, device, kernel
 from kernels.versions import Version, only
 
 from . import cupy_cuda as launcher
@@ -105,8 +105,9 @@ def outputs(y, g, part, o, p):
 
 
 def product(a, b, rows, columns, depth, rows_each, columns_each):
-    """A device function that computes a block's tile of c(m, n) = sum_k a(m, k) b(n, k) and returns each thread's part of
-    it: elements i, j of it are row first + i * across, column first + j * down of the tile."""
+    """Device functions for a block's tile of c(m, n) = sum_k a(m, k) b(n, k): `tile` computes each thread's part of it,
+    whose elements i, j are row first + i * across, column first + j * down of the tile; `images` stores them, a bias added,
+    where rows are the pixels of images (N, channels, area) and columns `own` of their channels, from `start` on."""
     across, down = rows // rows_each, columns // columns_each
     threads, pitch_a, pitch_b = across * down, rows + 4, columns + 4  # + 4: rows on different banks
 
@@ -132,31 +133,32 @@ def product(a, b, rows, columns, depth, rows_each, columns_each):
                     for j in range(columns_each):
                         sums[i, j] += value * tile_b[k, t // across + j * down]
 
-    return tile
+    @device
+    def images(y, sums, b, pixels, start, own, channels, area):
+        for j in range(columns_each):
+            n = cuda.blockIdx.y * columns + cuda.threadIdx.x // across + j * down
+            for i in range(rows_each):
+                m = cuda.blockIdx.x * rows + cuda.threadIdx.x % across + i * across
+                if m < pixels and n < own:
+                    bias = b[start + n] if b.size > 0 else float32(0)
+                    y[(m // area * channels + start + n) * area + m % area] = sums[i, j] + bias
+
+    return tile, images
 
 
 @cache
 def conv2d_tiled(rows, columns, depth, rows_each, columns_each, buffers):
     """The convolution's kernel for these tiles."""
-    tile = product(window, filters, rows, columns, depth, rows_each, columns_each)
-    across, down = rows // rows_each, columns // columns_each
+    tile, images = product(window, filters, rows, columns, depth, rows_each, columns_each)
 
     @kernel(FLOATS, FLOATS, FLOATS, FLOATS, *INTEGERS)
     def conv2d_tiled(y, x, w, b, N, I, H, W, O, P, Q, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w,
                      groups):
         g = Geometry(N, I, H, W, O, P, Q, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, groups)
-        pixels, own, area = N * P * Q, O // groups, P * Q
-        part = Part(cuda.blockIdx.z, 0, pixels)
+        part, own = Part(cuda.blockIdx.z, 0, N * P * Q), O // groups
         sums = cuda.local.array((rows_each, columns_each), float32)
         tile(sums, x, w, g, part, I // groups * R * S)
-        for j in range(columns_each):
-            n = cuda.blockIdx.y * columns + cuda.threadIdx.x // across + j * down
-            o = part.group * own + n
-            for i in range(rows_each):
-                m = cuda.blockIdx.x * rows + cuda.threadIdx.x % across + i * across
-                if m < pixels and n < own:
-                    bias = b[o] if b.size > 0 else float32(0)
-                    y[(m // area * O + o) * area + m % area] = sums[i, j] + bias
+        images(y, sums, b, N * P * Q, part.group * own, own, O, P * Q)
 
     return conv2d_tiled
 
@@ -164,25 +166,16 @@ def conv2d_tiled(rows, columns, depth, rows_each, columns_each, buffers):
 @cache
 def conv2d_dx_tiled(rows, columns, depth, rows_each, columns_each, buffers):
     """The data gradient's kernel, which is transposed convolution's, for these tiles."""
-    tile = product(reached, filters_by_input, rows, columns, depth, rows_each, columns_each)
-    across, down = rows // rows_each, columns // columns_each
+    tile, images = product(reached, filters_by_input, rows, columns, depth, rows_each, columns_each)
 
     @kernel(FLOATS, FLOATS, FLOATS, FLOATS, *INTEGERS)
     def conv2d_dx_tiled(dx, dy, w, b, N, I, H, W, O, P, Q, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w,
                         groups):
         g = Geometry(N, I, H, W, O, P, Q, R, S, stride_h, stride_w, top, left, dilation_h, dilation_w, groups)
-        pixels, own, area = N * H * W, I // groups, H * W
-        part = Part(cuda.blockIdx.z, 0, N * P * Q)
+        part, own = Part(cuda.blockIdx.z, 0, N * P * Q), I // groups
         sums = cuda.local.array((rows_each, columns_each), float32)
         tile(sums, dy, w, g, part, O // groups * R * S)
-        for j in range(columns_each):
-            n = cuda.blockIdx.y * columns + cuda.threadIdx.x // across + j * down
-            c = part.group * own + n
-            for i in range(rows_each):
-                m = cuda.blockIdx.x * rows + cuda.threadIdx.x % across + i * across
-                if m < pixels and n < own:
-                    bias = b[c] if b.size > 0 else float32(0)
-                    dx[(m // area * I + c) * area + m % area] = sums[i, j] + bias
+        images(dx, sums, b, N * H * W, part.group * own, own, I, H * W)
 
     return conv2d_dx_tiled
 
@@ -190,7 +183,7 @@ def conv2d_dx_tiled(rows, columns, depth, rows_each, columns_each, buffers):
 @cache
 def conv2d_dw_tiled(rows, columns, depth, rows_each, columns_each, buffers):
     """The filters' gradient's kernel for these tiles: taps are rows, filters columns; a block's share of the pixels."""
-    tile = product(turned, outputs, rows, columns, depth, rows_each, columns_each)
+    tile, _ = product(turned, outputs, rows, columns, depth, rows_each, columns_each)
     across, down = rows // rows_each, columns // columns_each
 
     @kernel(FLOATS, FLOATS, FLOATS, INT, *INTEGERS)
@@ -226,20 +219,13 @@ def conv2d_sum_shares(dw, shares, parts, size):
 @kernel(FLOATS, FLOATS, INT, INT, INT)
 def conv2d_db(db, dy, N, O, area):
     """The bias gradient: a block a channel, its pixels summed by 256 threads and a tree."""
-    scratch = cuda.shared.array(256, float32)
-    t = cuda.threadIdx.x
+    scratch = cuda.shared.array(32, float32)
     total = float32(0)
-    for i in range(t, N * area, 256):
+    for i in range(cuda.threadIdx.x, N * area, 256):
         total += dy[(i // area * O + cuda.blockIdx.x) * area + i % area]
-    scratch[t] = total
-    half = 128
-    while half > 0:
-        cuda.syncthreads()
-        if t < half:
-            scratch[t] += scratch[t + half]
-        half //= 2
-    if t == 0:
-        db[cuda.blockIdx.x] = scratch[0]
+    total = block_sum(total, scratch)
+    if cuda.threadIdx.x == 0:
+        db[cuda.blockIdx.x] = total
 
 
 FUNCTIONS = only("tiled", launcher.FUNCTIONS)
