@@ -1,8 +1,7 @@
 """Two benchmark files: same, faster, slower, or can't tell, row by row."""
-import json
-from pathlib import Path
-
 import numpy as np
+
+from kernels.report import read
 
 FORMAT, VERSION = "benchmarks", 1
 SAME = 0.03  # a change smaller than this is none
@@ -10,17 +9,7 @@ SAME = 0.03  # a change smaller than this is none
 
 def load(path):
     """A benchmark document. Raises: ValueError with one sentence for anything else."""
-    try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError:
-        raise ValueError(f"{path} is not JSON") from None
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise ValueError(f"{path} is not a file that `benchmarks run --json` wrote")
-    if document.get("version") != VERSION:
-        raise ValueError(f"{path} is of version {document.get('version')}, this program reads version {VERSION}")
-    return document
+    return read(path, FORMAT, VERSION)
 
 
 def compared(before, after):

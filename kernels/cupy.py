@@ -14,8 +14,5 @@ MODULES = (conv2d, attention, group_norm, sampler_step, q_sample, noise_mse)
 
 @cache
 def functions(device):
-    """The backend's own functions on "gpu" or "host", after entering its kernels in the registry."""
-    place = {"gpu": cuda.gpu, "host": cuda.host}[device]()
-    for module in MODULES:
-        versions.register_versions("cupy" if device == "gpu" else f"cupy:{device}", place, module.VERSIONS)
-    return versions.namespace(place, [f for module in MODULES for f in module.FUNCTIONS])
+    """The backend's own functions on "gpu" or "host"."""
+    return versions.backend("cupy", {"gpu": cuda.gpu, "host": cuda.host}[device](), MODULES)

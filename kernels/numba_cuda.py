@@ -16,8 +16,5 @@ MODULES = (conv2d, attention, group_norm, sampler_step, q_sample, noise_mse)
 
 @cache
 def functions(device):
-    """The backend's own functions on "gpu" or "host", after entering its kernels in the registry."""
-    place = {"gpu": twins.gpu, "host": twins.host}[device]()
-    for module in MODULES:
-        versions.register_versions("numba_cuda" if device == "gpu" else f"numba_cuda:{device}", place, module.VERSIONS)
-    return versions.namespace(place, [f for module in MODULES for f in module.FUNCTIONS])
+    """The backend's own functions on "gpu" or "host"."""
+    return versions.backend("numba_cuda", {"gpu": twins.gpu, "host": twins.host}[device](), MODULES)

@@ -114,17 +114,18 @@ def write(document, path):
     os.replace(partial, path)
 
 
-def read(path):
-    """A certificate from a file; ValueError says what is wrong with one that is not of this version."""
-    with open(path, encoding="utf-8") as file:
-        try:
-            document = json.load(file)
-        except ValueError as error:
-            raise ValueError(f"{path} is no JSON: {error}") from None
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise ValueError(f"{path} is no {FORMAT}")
-    if document.get("version") != VERSION:
-        raise ValueError(f"{path} is a certificate of contract version {document.get('version')}, this is {VERSION}")
+def read(path, format, version):
+    """A document of this format and version from a file. Raises: ValueError with one sentence for anything else."""
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise ValueError(f"{path} is not JSON") from None
+    if not isinstance(document, dict) or document.get("format") != format:
+        raise ValueError(f"{path} is not a document of the format {format!r}")
+    if document.get("version") != version:
+        raise ValueError(f"{path} is of version {document.get('version')}, this program reads version {version}")
     return document
 
 

@@ -134,3 +134,10 @@ def namespace(device, functions):
     normal.__doc__ = "As refimpl.ops.normal, on the device where like says nothing else: noise is data."
     moves = {"to_device": lambda a: device.xp.asarray(a) if a.dtype.kind in "fc" else a, "to_host": device.to_host}
     return {n: stays(device, f) for n, f in (public | mine).items()} | {"normal": normal} | moves
+
+
+def backend(name, device, modules):
+    """The functions of a backend on a device, after entering the modules' kernels in the registry."""
+    for module in modules:
+        register_versions(name if device.name == "gpu" else f"{name}:{device.name}", device, module.VERSIONS)
+    return namespace(device, [f for module in modules for f in module.FUNCTIONS])

@@ -11,6 +11,21 @@ from refimpl.equations.weights import power_iteration, spectral_normalise, spect
 from refimpl.ops.random import fold, normal
 
 
+def through(to_params, back):
+    r"""A network's pullback, its gradients brought to the parameters that the weights were derived from.
+
+    $$\frac{\partial L}{\partial\theta} = \left(\frac{\partial w}{\partial\theta}\right)^T \frac{\partial L}{\partial w}$$
+
+    Shapes: to_params the pullback of a function of this module, back the network's, dy -> grads, dx. Returns the same.
+    Source: the chain rule.
+    """
+    def pullback(dy):
+        grads, dx = back(dy)
+        return to_params(grads), dx
+
+    return pullback
+
+
 def matrices(params):
     r"""Names of the parameters that are weights of linear maps and convolutions.
 
@@ -67,7 +82,8 @@ def equalised(params, gain=2**0.5, slow=None):
     $$\hat w = \lambda\,\frac{\mathrm{gain}}{\sqrt{\mathrm{fan}}}\,w, \quad \hat b = \lambda\,b, \qquad
       \mathrm{fan} = I R S$$
 
-    slow: {prefix of names: lambda}, parts that are to learn more slowly; lambda is 1 elsewhere.
+    slow: {prefix of names: lambda}, parts that are to learn more slowly; lambda is 1 elsewhere. A parameter that the
+    network made no use of has gradient 0.
     Shapes: params a flat dict; (O, I) and (O, I, R, S) are weights, vectors named .bias biases. Returns params,
     pullback(dparams) -> dparams.
     Source: Karras et al. 2018, arXiv:1710.10196, sec. 4.1; lambda: Karras et al. 2019, arXiv:1812.04948, app. C.
@@ -81,6 +97,6 @@ def equalised(params, gain=2**0.5, slow=None):
             factors[name] = rate
 
     def pullback(dparams):
-        return dparams | {name: dparams[name] * factor for name, factor in factors.items()}
+        return {name: dparams[name] * factors.get(name, 1) if name in dparams else 0 * w for name, w in params.items()}
 
     return params | {name: params[name] * factor for name, factor in factors.items()}, pullback

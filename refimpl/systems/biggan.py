@@ -8,7 +8,7 @@ import numpy as np
 from refimpl.equations.translation import truncated_normal
 from refimpl.equations.weights import orthogonal_regularisation, orthogonal_regularisation_vjp
 from refimpl.nets import biggan as nets
-from refimpl.nets.reparametrise import matrices, spectral, spectral_init
+from refimpl.nets.reparametrise import matrices, spectral, spectral_init, through
 from refimpl.ops._check import require
 from refimpl.ops.random import fold
 
@@ -114,12 +114,7 @@ def networks(config, data, split):
     def discriminator(params, state, x, labels, ops, train):
         weights, to_params, state = spectral(params, state, train)
         logits, back = nets.discriminator(weights, x, labels, config=c, ops=ops)
-
-        def pullback(dlogits):
-            grads, dx = back(dlogits)
-            return to_params(grads), dx
-
-        return logits, pullback, state
+        return logits, through(to_params, back), state
 
     def generator_init(key):
         params, state = nets.generator_init(key, c)

@@ -3,7 +3,7 @@
 Radford et al. 2016, arXiv:1511.06434.
 """
 from refimpl.nets import dcgan as nets
-from refimpl.nets.reparametrise import matrices, spectral, spectral_init
+from refimpl.nets.reparametrise import matrices, spectral, spectral_init, through
 from refimpl.ops._check import require
 
 from . import two_player
@@ -43,12 +43,7 @@ def networks(config, data):
     def discriminator(params, state, x, labels, ops, train):
         weights, to_params, state = spectral(params, state, train)
         logits, back, running = nets.discriminator(weights, state, x, config=c, ops=ops, train=train)
-
-        def pullback(dlogits):
-            grads, dx = back(dlogits)
-            return to_params(grads), dx
-
-        return logits, pullback, running
+        return logits, through(to_params, back), running
 
     def discriminator_init(key):
         params, state = nets.discriminator_init(key, c)

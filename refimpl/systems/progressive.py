@@ -5,7 +5,7 @@ Karras et al. 2018, arXiv:1710.10196. With R1 in place of the paper's WGAN-GP, a
 import numpy as np
 
 from refimpl.nets import progressive as nets
-from refimpl.nets.reparametrise import equalised
+from refimpl.nets.reparametrise import equalised, through
 from refimpl.ops._check import require
 
 from . import two_player
@@ -66,8 +66,8 @@ def build(config, data):
     require(0 <= config["grow"] < 1 and 0 <= config["fade"] <= 1, "grow must be in [0, 1) and fade in [0, 1]")
     system = two_player.two_player("progressive", config, data, networks(c, len(w) - 1, 1.0))
 
-    def grown(player, before):
-        """The player's loss at the size of the step, which the discriminator's state counts (it moves first)."""
+    def grown(before):
+        """A player's loss at the size of the step, which the discriminator's state counts: it moves before the other."""
         def loss_and_grads(params, state, batch, key, ops):
             count = int(state["discriminator"]["step"])
             level, alpha = stage(count - (1 - before), config["steps"], len(w), config["grow"], config["fade"])
@@ -77,7 +77,7 @@ def build(config, data):
                                                 key, ops)
             if before:
                 state = state | {"discriminator": {"step": np.asarray(count + 1)}}
-            return value, {n: grads.get(n, 0 * p) for n, p in params[player].items()}, state, metrics | {"alpha": alpha}
+            return value, grads, state, metrics | {"alpha": alpha}
 
         return loss_and_grads
 
@@ -90,8 +90,8 @@ def build(config, data):
 
     d, g = system.players["discriminator"], system.players["generator"]
     return system._replace(sample=sample, players={
-        "discriminator": d._replace(loss_and_grads=grown("discriminator", True)),
-        "generator": g._replace(loss_and_grads=grown("generator", False))})
+        "discriminator": d._replace(loss_and_grads=grown(True)),
+        "generator": g._replace(loss_and_grads=grown(False))})
 
 
 def shrink(x, level, alpha, config, ops):
@@ -120,22 +120,12 @@ def networks(c, level, alpha):
     def generator(params, state, z, labels, ops, train):
         weights, to_params = equalised(params)
         x, back = nets.generator(weights, z, level, alpha, config=c, ops=ops)
-
-        def pullback(dx):
-            grads, _ = back(dx)
-            return to_params({n: grads.get(n, 0 * p) for n, p in params.items()})
-
-        return x, pullback, state
+        return x, lambda dx: to_params(back(dx)[0]), state
 
     def discriminator(params, state, x, labels, ops, train):
         weights, to_params = equalised(params)
         logits, back = nets.discriminator(weights, x, level, alpha, config=c, ops=ops)
-
-        def pullback(dlogits):
-            grads, dx = back(dlogits)
-            return to_params({n: grads.get(n, 0 * p) for n, p in params.items()}), dx
-
-        return logits, pullback, state
+        return logits, through(to_params, back), state
 
     return two_player.Networks(generator, lambda key: (nets.generator_init(key, c), {}), discriminator,
                                lambda key: (nets.discriminator_init(key, c), {"step": np.asarray(0)}),

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refimpl.nets import progressive, stylegan
-from refimpl.nets.reparametrise import equalised
+from refimpl.nets.reparametrise import equalised, through
 from refimpl.ops._check import require
 from refimpl.ops.random import fold
 
@@ -134,12 +134,7 @@ def build(config, data):
     def discriminator(params, state, x, labels, ops, train):
         weights, to_params = equalised(params)
         logits, back = progressive.discriminator(weights, x, len(c.widths) - 1, 1.0, config=d, ops=ops)
-
-        def pullback(dlogits):
-            grads, dx = back(dlogits)
-            return to_params({n: grads.get(n, 0 * p) for n, p in params.items()}), dx
-
-        return logits, pullback, state
+        return logits, through(to_params, back), state
 
     def generator_init(key):
         params = stylegan.generator_init(key, c)

@@ -6,7 +6,7 @@ import numpy as np
 
 from refimpl.equations import penalty
 from refimpl.nets import stylegan2 as nets
-from refimpl.nets.reparametrise import equalised
+from refimpl.nets.reparametrise import equalised, through
 from refimpl.ops._check import require
 from refimpl.ops.random import fold
 
@@ -31,12 +31,7 @@ def build(config, data):
     def discriminator(params, state, x, labels, ops, train):
         weights, to_params = equalised(params)
         logits, back = nets.discriminator(weights, x, config=c, group=config["group"], ops=ops)
-
-        def pullback(dlogits):
-            grads, dx = back(dlogits)
-            return to_params(grads), dx
-
-        return logits, pullback, state
+        return logits, through(to_params, back), state
 
     def generator_init(key):
         params = nets.generator_init(key, c)

@@ -71,7 +71,7 @@ def run(capsys, *words):
 def test_a_right_function_passes_and_its_certificate_says_what_was_tried(capsys, tmp_path):
     status, out, _ = run(capsys, "q_sample", "kernel_of_mine:right", "--examples", "12", "--json", "c.json")
     assert status == 0 and "passes" in out
-    document = report.read("c.json")
+    document = report.read("c.json", report.FORMAT, VERSION)
     (entry,) = document["entries"]
     assert document["verdict"] == entry["verdict"] == "passes" and document["version"] == VERSION
     assert entry["operation"] == "q_sample" and entry["cases"] > 12 and 0 < entry["worst_share"] < 1
@@ -140,8 +140,8 @@ def test_the_table_names_operations_backends_layer_and_blas(capsys):
 
 def test_certificates_of_another_kind_are_refused(tmp_path):
     path = tmp_path / "c.json"
-    for text, words in (("{", "no JSON"), ("{}", "no refimpl kernel certificate"),
-                        (json.dumps({"format": report.FORMAT, "version": 99}), "contract version 99, this is")):
+    for text, words in (("{", "not JSON"), ("{}", "not a document of the format 'refimpl kernel certificate'"),
+                        (json.dumps({"format": report.FORMAT, "version": 99}), "of version 99, this program reads")):
         path.write_text(text)
         with pytest.raises(ValueError, match=words):
-            report.read(path)
+            report.read(path, report.FORMAT, VERSION)
