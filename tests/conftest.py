@@ -20,6 +20,13 @@ def draws(draw):
     return HypothesisDraw(draw(st.data()))
 
 
+def refuses(call, words):
+    """The call raises ValueError in one sentence that holds the words, a regular expression."""
+    with pytest.raises(ValueError, match=words) as error:
+        call()
+    assert "\n" not in str(error.value)
+
+
 def pytest_collection_modifyitems(config, items):
     if os.environ.get("REFIMPL_PROFILE", "quick") != "thorough":
         items[:] = [i for i in items if not i.get_closest_marker("thorough")]

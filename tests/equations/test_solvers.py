@@ -1,6 +1,7 @@
 """Orders of convergence on a mixture whose score is exact; stochastic samplers by exact moments; device arrays."""
 import numpy as np
 import pytest
+from conftest import refuses
 from scipy.integrate import solve_ivp
 from strict import to_device, to_host
 
@@ -318,9 +319,7 @@ def test_spacings_of_a_path():
     (lambda: continuous.shifted_cosine_level(0.5, 0), "positive"),
 ])
 def test_one_clear_sentence(call, words):
-    with pytest.raises(ValueError, match=words) as raised:
-        call()
-    assert "\n" not in str(raised.value)
+    refuses(call, words)
 
 
 @pytest.mark.parametrize("path", ["vp", "ve", "flow"])

@@ -1,7 +1,7 @@
 """Autoencoders: gradients on small configs of every kind, shapes, device arrays, initial values, errors."""
 import numpy as np
 import pytest
-from conftest import draws
+from conftest import draws, refuses
 from hypothesis import given
 from strict import StrictArray, to_device, to_host
 
@@ -96,8 +96,7 @@ def test_initial_values():
     (SMALL_VQ | dict(num_vq_embeddings=0), "num_vq_embeddings must be at least 1"),
 ])
 def test_config_errors(settings, message):
-    with pytest.raises(ValueError, match=message):
-        autoencoder_config(SMALL | settings)
+    refuses(lambda: autoencoder_config(SMALL | settings), message)
 
 
 def test_input_errors():

@@ -2,13 +2,14 @@
 import numpy as np
 import pytest
 import torch
+from beside_torch import beside_torch
 from conftest import draws
 from hypothesis import given
 from torch import distributions as dist
 from torch.nn import functional as F
 
 from refimpl.facts import load
-from refimpl.facts.gradients import PAIRS, random_like
+from refimpl.facts.gradients import PAIRS
 
 load()
 
@@ -83,24 +84,11 @@ THEIRS = {f.__name__: f for f in (pixel_norm, adain, modulated_conv2d, denoising
 }
 
 
-def together(y):
-    return y if isinstance(y, tuple) else (y,)
-
-
 @pytest.mark.parametrize("name", THEIRS)
 @given(d=draws())
 def test_values_and_gradients(name, d):
-    p = PAIRS[name]
-    inputs = p.inputs(d)
-    y = p.output(p.f(**inputs))
-    dy = random_like(y, d)
-    tensors = {n: torch.tensor(a) if isinstance(a, np.ndarray) else a for n, a in inputs.items()}
-    for n in p.wrt:
-        tensors[n].requires_grad_()
-    theirs = together(THEIRS[name](**tensors))
-    for ours, other in zip(together(y), theirs, strict=True):
-        np.testing.assert_allclose(ours, other.detach().numpy(), rtol=1e-10, atol=1e-11)
-    sum((torch.as_tensor(u) * v).sum() for u, v in zip(together(dy), theirs)).backward()
-    for ours, n in zip(together(p.vjp(dy, **inputs)), p.wrt, strict=True):
-        wanted = tensors[n].grad.numpy()
-        np.testing.assert_allclose(ours, wanted, rtol=0, atol=1e-11 * (1 + np.max(abs(wanted), initial=0)))
+    outputs, gradients = beside_torch(PAIRS[name], THEIRS[name], d)
+    for ours, theirs in outputs:
+        np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-11)
+    for ours, theirs in gradients:
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-11 * (1 + np.max(abs(theirs), initial=0)))
