@@ -38,11 +38,15 @@ def interleaved(functions, rounds, watch=None):
     return {name: np.array(s) for name, s in samples.items()}
 
 
-def median(samples, seed=0, draws=500):
+def medians(samples, rng):
+    """The medians of 500 sets of samples drawn from these with replacement: the bootstrap."""
+    return np.median(rng.choice(samples, (500, len(samples))), axis=1)
+
+
+def median(samples):
     """The median, and the bootstrap's interval of 95 % around it."""
-    rng = np.random.default_rng(seed)
-    medians = np.median(rng.choice(samples, (draws, len(samples))), axis=1)
-    return float(np.median(samples)), float(np.quantile(medians, 0.025)), float(np.quantile(medians, 0.975))
+    low, high = np.quantile(medians(samples, np.random.default_rng(0)), [0.025, 0.975])
+    return float(np.median(samples)), float(low), float(high)
 
 
 def ratio(a, b):

@@ -3,6 +3,8 @@ import numpy as np
 
 from kernels.report import read
 
+from .clock import medians
+
 FORMAT, VERSION = "benchmarks", 1
 SAME = 0.03  # a change smaller than this is none
 
@@ -30,8 +32,7 @@ def compared(before, after):
             continue
         a, b = (np.array(r["samples"]) / np.median(r.get("machine_samples", [1.0])) for r in (old[key], new[key]))
         rng = np.random.default_rng(0)
-        draw = lambda s, g=rng: np.median(g.choice(s, (500, len(s))), axis=1)
-        ratios = draw(b) / draw(a)
+        ratios = medians(b, rng) / medians(a, rng)
         middle, low, high = float(np.median(b) / np.median(a)), *np.quantile(ratios, [0.025, 0.975])
         word = ("slower" if low > 1 + SAME else "faster" if high < 1 - SAME
                 else "same" if low > 1 - 3 * SAME and high < 1 + 3 * SAME else "can't tell")

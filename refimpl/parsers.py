@@ -78,7 +78,7 @@ def add_parsers(subparsers):
     p.add_argument("--labels", help="classes to draw, in turn, separated by commas; default: all")
     p.add_argument("--out", help="a .png (picture) or an .npz (arrays images and labels); default samples.png in the "
                    "run's folder, or here with --checkpoint")
-    _sampling(p, "draw")
+    _sampling(p)
     p.set_defaults(run=commands.run_sample)
 
     p = subparsers.add_parser("score", formatter_class=raw, help="measure how good samples are", description=(
@@ -97,7 +97,7 @@ def add_parsers(subparsers):
     p.add_argument("samples", help="folder of a run, or an .npz with images and labels")
     p.add_argument("--data", help="what an .npz is compared with")
     p.add_argument("--seeds", type=positive, default=1, help="mean over this many sets of samples; default 1")
-    _sampling(p, "draw")
+    _sampling(p)
     p.set_defaults(run=commands.run_score)
 
     p = subparsers.add_parser("systems", help="list the systems and their settings",
@@ -115,7 +115,7 @@ def add_backend(p):
                    "CPU model of one")
 
 
-def _sampling(p, verb):
+def _sampling(p):
     p.add_argument("--steps", type=positive, help="the sampler's steps; default: the system's")
     p.add_argument("--sampler", metavar="NAME", help="how to draw from a diffusion model, by name (`sample --help` lists "
                    "them); default: the system's own")
@@ -124,6 +124,6 @@ def _sampling(p, verb):
                    "label more closely")
     p.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], help="another option of the sampler, "
                    "e.g. --set variance=large; may be repeated")
-    p.add_argument("--seed", type=key, default=0, help=f"what to {verb} with; default 0")
+    p.add_argument("--seed", type=key, default=0, help="what to draw with; default 0")
     add_backend(p)
     p.add_argument("--json", action="store_true", help="print figures as JSON")

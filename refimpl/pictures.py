@@ -57,14 +57,14 @@ def scatter(x, labels=None):
     return _figure(figure)
 
 
-def panels(stages, labels=None, columns=5, extent=3.0):
-    """PNG of a list of (title, points (N, 2)) side by side, in the square of half side `extent`."""
+def panels(stages, labels=None, columns=5):
+    """PNG of a list of (title, points (N, 2)) side by side, in the square of half side 3."""
     from matplotlib.figure import Figure
 
     rows = -(-len(stages) // columns)
     figure = Figure(figsize=(2.2 * columns, 2.4 * rows), layout="constrained")
     for k, (title, x) in enumerate(stages):
-        axes = figure.add_subplot(rows, columns, k + 1, aspect="equal", xlim=(-extent, extent), ylim=(-extent, extent))
+        axes = figure.add_subplot(rows, columns, k + 1, aspect="equal", xlim=(-3, 3), ylim=(-3, 3))
         axes.scatter(*x.T, s=1, **({} if labels is None else {"c": labels, "cmap": "tab10"}))
         axes.set_title(title, fontsize=9)
         axes.set_xticks([])

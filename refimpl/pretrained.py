@@ -26,10 +26,10 @@ class Pretrained(NamedTuple):
     scheduler: dict | None
 
 
-def load_folder(path, part="unet", dtype=np.float32):
-    """Open a pipeline's folder (model_index.json) or one network's folder.
+def load_folder(path, dtype=np.float32):
+    """Open a pipeline's folder (model_index.json), for its U-Net, or one network's folder.
 
-    Shapes: path a folder; part, which network of a pipeline (unet, vae, vqvae); dtype, that of the parameters.
+    Shapes: path a folder; dtype, that of the parameters.
     Returns Pretrained(params, config, scheduler).
     Raises: ValueError with one sentence when a file is missing, foreign or truncated, a setting is not supported, or a
     tensor is missing, unexpected, of another shape, or not finite.
@@ -38,7 +38,7 @@ def load_folder(path, part="unet", dtype=np.float32):
     root = Path(path)
     require(root.is_dir(), f"weights: {root} is not a folder")
     pipeline = (root / "model_index.json").exists()
-    folder = root / part if pipeline else root
+    folder = root / "unet" if pipeline else root
     settings = read_json(folder / "config.json")
     kind = settings.get("_class_name")
     require(kind in MODELS, f"weights: {folder / 'config.json'} describes {kind}; expected one of {', '.join(MODELS)}")

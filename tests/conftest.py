@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from kernels.cases import HypothesisDraw
+from refimpl.facts import Draw
 
 _common = dict(deadline=None, database=None, suppress_health_check=list(HealthCheck))
 settings.register_profile("quick", max_examples=15, derandomize=True, **_common)
@@ -18,6 +19,11 @@ settings.load_profile(os.environ.get("REFIMPL_PROFILE", "quick"))
 def draws(draw):
     """A HypothesisDraw, for @given(draws())."""
     return HypothesisDraw(draw(st.data()))
+
+
+def rejected(measure, tolerance):
+    """Whether a fact fails on some draw, as it does in the suite."""
+    return any(not measure(Draw(seed)) <= tolerance for seed in range(20))
 
 
 def refuses(call, words):

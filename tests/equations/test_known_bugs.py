@@ -1,18 +1,14 @@
 """Bugs that public code is known for: each is put in place of the right function, and facts of the suite reject it."""
 import numpy as np
 import pytest
+from conftest import rejected
 
 from refimpl import ops
 from refimpl.equations import adversarial, batchwise, penalty
-from refimpl.facts import Draw, games, load, penalties
+from refimpl.facts import games, load, penalties
 from refimpl.facts.gradients import PAIRS, dot_product_error
 
 load()
-
-
-def rejected(measure, tolerance, seeds=range(20)):
-    """Whether a fact fails on some draw, as it does in the suite."""
-    return any(not measure(Draw(seed)) <= tolerance for seed in seeds)
 
 
 def whole_batch_norm(g, weight, target=1.0):

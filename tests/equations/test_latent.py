@@ -3,21 +3,16 @@ import math
 
 import numpy as np
 import pytest
-from conftest import refuses
+from conftest import refuses, rejected
 
 from refimpl import ops
 from refimpl.equations import bound, dequantise, elbo, energy, flow, gaussian, likelihood, perceptual, quantise
-from refimpl.facts import Draw, flows, latent, load
 from refimpl.facts import energy as energy_facts
+from refimpl.facts import flows, latent, load
 from refimpl.facts import gaussian as gaussian_facts
 from refimpl.facts.gradients import PAIRS, dot_product_error
 
 load()
-
-
-def rejected(measure, tolerance, seeds=range(20)):
-    """Whether a fact fails on some draw, as it does in the suite."""
-    return any(not measure(Draw(seed)) <= tolerance for seed in seeds)
 
 
 def swapped_in(monkeypatch, module, name, wrong, measure, tolerance):

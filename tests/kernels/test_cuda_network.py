@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from strict import StrictArray, to_device, to_host
-from strict_device import strict_device
+from strict_device import needs_gpu, strict_device
 
 import kernels
 from kernels import cuda, cupy, versions
@@ -51,17 +51,6 @@ def test_a_unet_trains_and_samples_as_the_reference_does(tiny, backend):
     if backend == "numba_cuda" and importlib.util.find_spec("numba_cuda") is None:
         pytest.skip("numba-cuda is not installed: extra cuda-check")
     close(step_and_sample(tiny, kernels.backend(backend, "host")), step_and_sample(tiny, ops))
-
-
-def no_gpu():
-    """Why nothing can run on a GPU here, or None."""
-    try:
-        cuda.array_module()
-    except ImportError as error:
-        return str(error)
-
-
-needs_gpu = pytest.mark.skipif(no_gpu() is not None, reason=str(no_gpu()))
 
 
 @needs_gpu

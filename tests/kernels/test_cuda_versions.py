@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from strict_device import needs_gpu, no_gpu
 
 from kernels import cuda, cupy
 from kernels.contract import Kernel
@@ -79,15 +80,7 @@ def test_groups_as_large_as_shared_memory_and_larger(size, shared):
     assert np.max(np.abs(y - ops.group_norm(x.astype(np.float64), None, None, 1))) < 2e-6
 
 
-def no_gpu():
-    """Why nothing can run on a GPU here, or None."""
-    try:
-        cuda.array_module()
-    except ImportError as error:
-        return str(error)
-
-
-@pytest.mark.skipif(no_gpu() is not None, reason=str(no_gpu()))
+@needs_gpu
 @pytest.mark.parametrize("version, dtype", [] if no_gpu() else versions(cupy), ids=label)
 def test_cuda_cpp_on_the_gpu(version, dtype):
     check("cupy", lambda order: cuda.gpu(), version, dtype, "forward", 100)
