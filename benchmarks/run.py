@@ -58,12 +58,14 @@ def rows(operations, providers, preset, rounds, say, watch=None):
         shares = {name: verified(name, work, f) for name, f in functions.items()}
         moved = contract.bytes(work.case.args, work.case.options)
         triad, triad_bytes = ceilings.triad(moved)
+        streamed, streamed_bytes = ceilings.streamed(moved)
         peak, peak_flops = ceilings.multiply_adds()
-        limits = {"triad": triad, "multiply-adds": peak}
+        limits = {"triad": triad, "streamed": streamed, "multiply-adds": peak}
         if work.noise:
             limits["noise"], numbers = ceilings.noise(work.noise)
         samples = clock.interleaved(functions | limits, rounds)
-        bandwidth = triad_bytes / np.min(samples["triad"])  # the best of the rounds: a ceiling is what can be reached
+        # The best of the rounds: a ceiling is what can be reached.
+        bandwidth = max(triad_bytes / np.min(samples["triad"]), streamed_bytes / np.min(samples["streamed"]))
         rate = peak_flops / np.min(samples["multiply-adds"])
         drawing = work.noise / (numbers / np.min(samples["noise"])) if work.noise else 0.0
         for name in functions:
@@ -76,6 +78,7 @@ def rows(operations, providers, preset, rounds, say, watch=None):
                    "flops": contract.flops(work.case.args, work.case.options),
                    "ceiling": floor / time, "share_of_bound": shares[name],
                    "bound_by": by,
+                   "vs_triad": clock.ratio(samples["triad"] * (moved / triad_bytes), samples[name]),
                    "bandwidth": bandwidth, "rate": rate, "samples": samples[name].tolist(),
                    "machine_samples": samples["multiply-adds" if by == "arithmetic" else "triad"].tolist()}
             for other in ("reference", "torch", "torch-compiled"):

@@ -47,9 +47,14 @@ def noise(z, x):
             and index.dtype.kind in "iu" and not np.any((index < 0) | (index >= 2**32)))
 
 
+def number(value):
+    """Python's own numbers first: asking NumPy for nine coefficients' axes takes as long as a small step."""
+    return isinstance(value, (float, int)) or np.ndim(value) == 0
+
+
 def coefficient(value, x):
     """One number, or one per sample."""
-    return np.ndim(value) == 0 or np.shape(value) == x.shape[:1]
+    return number(value) or np.shape(value) == x.shape[:1]
 
 
 def q_sample(x0, signal, noise_level, z):
@@ -60,5 +65,6 @@ def sampler_step(x, arrays, numbers, lo, hi, history, c_h, z, sigma):
     """arrays: all that have x's shape; numbers: all coefficients."""
     low, high = -np.inf if lo is None else lo, np.inf if hi is None else hi
     return (x.ndim > 0 and all(v.shape == x.shape for v in arrays) and len(history) == len(c_h)
-            and all(np.ndim(v) == 0 for v in numbers) and coefficient(low, x) and coefficient(high, x)
-            and not np.any(np.greater(low, high)) and (sigma == 0 or noise(z, x)))
+            and all(number(v) for v in numbers) and coefficient(low, x) and coefficient(high, x)
+            and not (low > high if isinstance(low, float) and isinstance(high, float) else np.any(np.greater(low, high)))
+            and (sigma == 0 or noise(z, x)))

@@ -45,6 +45,26 @@ def store(typing, at, v):
 
 
 @intrinsic
+def stream(typing, at, v):
+    """WIDTH numbers to an address on a vector's boundary, past the caches: their line is not read first and keeps
+    nothing else out. `fence` before another thread reads them."""
+    def code(context, builder, sig, args):
+        written = builder.store(args[1], pointer(builder, args[0], LANES), align=4 * WIDTH)
+        written.set_metadata("nontemporal", builder.module.add_metadata([I32(1)]))
+        return context.get_dummy_value()
+    return types.void(types.int64, vector), code
+
+
+@intrinsic
+def fence(typing):
+    """What this thread has written, streamed or not, is there for all that it does next."""
+    def code(context, builder, sig, args):
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+    return types.void(), code
+
+
+@intrinsic
 def load_first(typing, at, count, other):
     """The first `count` < WIDTH numbers from an address, the rest from a vector; touches no memory behind them."""
     def code(context, builder, sig, args):

@@ -5,11 +5,12 @@ from numba import int64, prange, uint64
 from ..arrays import NONE, flat, write
 from ..contract import Kernel, register
 from ..jit import IN, INT, OUT, helper, inlined, kernel, scratch, threads
-from ..memory import address, load_up_to, store_up_to
+from ..memory import address, fence, load_up_to, store_up_to, stream
 from ..philox import BLOCKS, WORDS, normals
 from ..simd import WIDTH, clip, fma, splat
 
 _W, _A, _B, _LO, _HI, _CX, _C0, _CE, _SIGMA, _CH = range(10)  # columns of a sample's coefficients
+STREAMED = 1 << 24  # bytes of a step, about half a last cache: of more than that, no estimate is there when it is next read
 _NO_WORDS, _NO_ADDRESSES = np.empty(0, np.uint64), np.empty(0, np.int64)
 
 
@@ -23,14 +24,17 @@ def _noised(x_s, x, z, length, coefficients):
 
 
 @inlined
-def _vector(x_s, x0, x, e_c, e_u, z, history, at, count, coefficients, w, a, b, lo, hi, c_x, c_0, c_e, sigma):
+def _vector(x_s, x0, x, e_c, e_u, z, history, at, count, past, coefficients, w, a, b, lo, hi, c_x, c_0, c_e, sigma):
     """min(count, WIDTH) elements, at bytes from the start; inlined, so that a constant count tests nothing."""
     v, e = load_up_to(x + at, count), load_up_to(e_c + at, count)
     if e_u != 0:
         u = load_up_to(e_u + at, count)
         e = fma(w, e - u, u)
     estimate = clip(fma(a, v, b * e), lo, hi)
-    store_up_to(x0 + at, estimate, count)
+    if past:
+        stream(x0 + at, estimate)
+    else:
+        store_up_to(x0 + at, estimate, count)
     y = fma(c_e, e, fma(c_0, estimate, c_x * v))
     for j in range(history.size):
         y = fma(splat(coefficients[_CH + j]), load_up_to(history[j] + at, count), y)
@@ -40,20 +44,24 @@ def _vector(x_s, x0, x, e_c, e_u, z, history, at, count, coefficients, w, a, b, 
 
 
 @helper
-def _update(x_s, x0, x, e_c, e_u, z, history, first, length, coefficients):
-    """A run of one sample's elements of the step, from the first on.
+def _update(x_s, x0, x, e_c, e_u, z, history, first, length, past, coefficients):
+    """A run of one sample's elements of the step, from the first on; past: the estimate goes past the caches.
 
-    Addresses are of the batch's first element, 0 for no array; first is where the run starts, in bytes.
+    Addresses are of the batch's first element, 0 for no array; first is where the run starts, in bytes. Whole vectors
+    start where x0's memory has a boundary: a vector across two cache lines takes as long as two.
     """
     w, a, b = splat(coefficients[_W]), splat(coefficients[_A]), splat(coefficients[_B])
     lo, hi = splat(coefficients[_LO]), splat(coefficients[_HI])
     c_x, c_0, c_e = splat(coefficients[_CX]), splat(coefficients[_C0]), splat(coefficients[_CE])
-    sigma, whole = splat(coefficients[_SIGMA]), length // WIDTH * WIDTH
-    for i in range(0, whole, WIDTH):
-        _vector(x_s, x0, x, e_c, e_u, z, history, first + 4 * i, WIDTH, coefficients, w, a, b, lo, hi, c_x, c_0, c_e, sigma)
-    if whole < length:
-        _vector(x_s, x0, x, e_c, e_u, z, history, first + 4 * whole, length - whole, coefficients, w, a, b, lo, hi, c_x, c_0,
-                c_e, sigma)
+    sigma, head = splat(coefficients[_SIGMA]), min(length, -(x0 + first) // 4 % WIDTH)
+    end = head + (length - head) // WIDTH * WIDTH
+    for i in range(head, end, WIDTH):
+        _vector(x_s, x0, x, e_c, e_u, z, history, first + 4 * i, WIDTH, past, coefficients, w, a, b, lo, hi, c_x, c_0, c_e,
+                sigma)
+    for i, count in ((0, head), (end, length - end)):
+        if count:
+            _vector(x_s, x0, x, e_c, e_u, z, history, first + 4 * i, count, False, coefficients, w, a, b, lo, hi, c_x, c_0,
+                    c_e, sigma)
 
 
 @kernel((OUT, OUT, IN, IN, IN, IN, int64[::1], IN, uint64[::1], uint64[::1], OUT, INT, INT, INT, INT))
@@ -62,6 +70,7 @@ def _step(x_s, x0, x, e_c, e_u, z, history, coefficients, random, words, noise, 
     nothing, or the key's low and high word, the draw, and the samples' indices. A sample's coefficients start columns
     behind those of the one before."""
     run = WORDS if random.size else 16 * WORDS
+    past = 16 * x.size > STREAMED
     chunks = -(-m // run)
     for worker in prange(workers):
         buffer = noise[worker * WORDS:(worker + 1) * WORDS]
@@ -76,9 +85,11 @@ def _step(x_s, x0, x, e_c, e_u, z, history, coefficients, random, words, noise, 
                 from_z = address(buffer) - shift
             if e_c.size:
                 _update(address(x_s), address(x0), address(x), address(e_c), address(e_u) if e_u.size else 0, from_z,
-                        history, shift, length, own)
+                        history, shift, length, past, own)
             else:
                 _noised(address(x_s) + shift, address(x) + shift, from_z + shift, length, own)
+        if past:
+            fence()
 
 
 def launch(x_s, x0, x, e_c, e_u, z, history, coefficients):
