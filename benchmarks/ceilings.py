@@ -6,11 +6,10 @@ from numba.extending import intrinsic
 
 from kernels.jit import INT, OUT, kernel, scratch, threads
 from kernels.memory import address, fence, load, store, stream
-from kernels.philox import BLOCKS, WORDS, normals
+from kernels.philox import GROUP, normals
 from kernels.simd import REGISTERS, WIDTH, fma, mul_add, splat
 
 CHAINS = REGISTERS - 4  # sums that wait for no other: enough to hide a multiply-add's latency
-ZERO = np.uint64(0)
 LENGTH = 1 << 16  # multiply-adds of each chain in a call: about a tenth of a millisecond
 
 
@@ -57,11 +56,13 @@ def _streamed(a, b, c, d, workers):
 
 
 @kernel((OUT, types.uint64[::1], INT, INT))
-def _noise(buffers, words, chunks, workers):
+def _noise(buffers, key, groups, workers):
     for worker in prange(workers):
-        for chunk in range(chunks * worker // workers, chunks * (worker + 1) // workers):
-            normals(buffers[worker * WORDS:(worker + 1) * WORDS], words[worker * WORDS:(worker + 1) * WORDS],
-                    chunk * BLOCKS, BLOCKS, ZERO, ZERO, ZERO, ZERO)
+        for group in range(groups * worker // workers, groups * (worker + 1) // workers):
+            at = address(buffers) + 4 * GROUP * worker
+            for z in normals(group * WIDTH, key[0], key[1], key[2], key[3]):
+                store(at, z)
+                at += 4 * WIDTH
 
 
 def _aligned(n):
@@ -101,6 +102,5 @@ def product(n=1024):
 
 def noise(numbers):
     """Normal numbers of Philox and Box-Muller into the first cache and no further, and how many."""
-    chunks = -(-numbers // WORDS)
-    buffers, words = scratch(threads() * WORDS), scratch(threads() * WORDS, np.uint64)
-    return (lambda: _noise(buffers, words, chunks, threads())), chunks * WORDS
+    groups, buffers, key = -(-numbers // GROUP), scratch(threads() * GROUP), np.arange(4, dtype=np.uint64)
+    return (lambda: _noise(buffers, key, groups, threads())), groups * GROUP

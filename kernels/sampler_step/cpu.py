@@ -1,95 +1,120 @@
-"""The sampling step and q_sample on the CPU: one pass over memory, noise formed in the first cache on the way."""
+"""The sampling step and q_sample on the CPU: one pass over memory, noise formed in registers on the way."""
 import numpy as np
 from numba import int64, prange, uint64
 
 from ..arrays import NONE, flat, write
 from ..contract import Kernel, register
 from ..jit import IN, INT, OUT, helper, inlined, kernel, scratch, threads
-from ..memory import address, fence, load_up_to, store_up_to, stream
-from ..philox import BLOCKS, WORDS, normals
+from ..memory import address, fence, load_up_to, store, store_up_to, stream
+from ..philox import GROUP, normals
 from ..simd import WIDTH, clip, fma, splat
 
 _W, _A, _B, _LO, _HI, _CX, _C0, _CE, _SIGMA, _CH = range(10)  # columns of a sample's coefficients
+RUN = 1 << 15  # elements that a worker takes at a time
+SMALL = 1 << 11  # of few elements in all, so that every worker has some
 STREAMED = 1 << 24  # bytes of a step, about half a last cache: of more than that, no estimate is there when it is next read
 _NO_WORDS, _NO_ADDRESSES = np.empty(0, np.uint64), np.empty(0, np.int64)
 
 
 @helper
-def _noised(x_s, x, z, length, coefficients):
-    """A run of q_sample: c_x x + sigma z."""
-    c_x, sigma = splat(coefficients[_CX]), splat(coefficients[_SIGMA])
-    for i in range(0, length, WIDTH):
-        count = length - i
-        store_up_to(x_s + 4 * i, fma(sigma, load_up_to(z + 4 * i, count), c_x * load_up_to(x + 4 * i, count)), count)
-
-
-@inlined
-def _vector(x_s, x0, x, e_c, e_u, z, history, at, count, past, coefficients, w, a, b, lo, hi, c_x, c_0, c_e, sigma):
-    """min(count, WIDTH) elements, at bytes from the start; inlined, so that a constant count tests nothing."""
-    v, e = load_up_to(x + at, count), load_up_to(e_c + at, count)
-    if e_u != 0:
-        u = load_up_to(e_u + at, count)
-        e = fma(w, e - u, u)
-    estimate = clip(fma(a, v, b * e), lo, hi)
-    if past:
-        stream(x0 + at, estimate)
-    else:
-        store_up_to(x0 + at, estimate, count)
-    y = fma(c_e, e, fma(c_0, estimate, c_x * v))
-    for j in range(history.size):
-        y = fma(splat(coefficients[_CH + j]), load_up_to(history[j] + at, count), y)
-    if z != 0:
-        y = fma(sigma, load_up_to(z + at, count), y)
-    store_up_to(x_s + at, y, count)
+def _vectors(coefficients):
+    return (splat(coefficients[_W]), splat(coefficients[_A]), splat(coefficients[_B]), splat(coefficients[_LO]),
+            splat(coefficients[_HI]), splat(coefficients[_CX]), splat(coefficients[_C0]), splat(coefficients[_CE]),
+            splat(coefficients[_SIGMA]))
 
 
 @helper
-def _update(x_s, x0, x, e_c, e_u, z, history, first, length, past, coefficients):
-    """A run of one sample's elements of the step, from the first on; past: the estimate goes past the caches.
+def _address(a):
+    return address(a) if a.size else 0
 
-    Addresses are of the batch's first element, 0 for no array; first is where the run starts, in bytes. Whole vectors
-    start where x0's memory has a boundary: a vector across two cache lines takes as long as two.
+
+@inlined
+def _mean(x0, x, e_c, e_u, history, at, count, past, coefficients, c):
+    """The step of min(count, WIDTH) elements, at bytes from the start, but for its noise; fills x0 there.
+
+    Inlined, so that a constant count tests nothing. Without e_c it is q_sample's c_x x.
     """
-    w, a, b = splat(coefficients[_W]), splat(coefficients[_A]), splat(coefficients[_B])
-    lo, hi = splat(coefficients[_LO]), splat(coefficients[_HI])
-    c_x, c_0, c_e = splat(coefficients[_CX]), splat(coefficients[_C0]), splat(coefficients[_CE])
-    sigma, head = splat(coefficients[_SIGMA]), min(length, -(x0 + first) // 4 % WIDTH)
-    end = head + (length - head) // WIDTH * WIDTH
-    for i in range(head, end, WIDTH):
-        _vector(x_s, x0, x, e_c, e_u, z, history, first + 4 * i, WIDTH, past, coefficients, w, a, b, lo, hi, c_x, c_0, c_e,
-                sigma)
-    for i, count in ((0, head), (end, length - end)):
-        if count:
-            _vector(x_s, x0, x, e_c, e_u, z, history, first + 4 * i, count, False, coefficients, w, a, b, lo, hi, c_x, c_0,
-                    c_e, sigma)
-
-
-@kernel((OUT, OUT, IN, IN, IN, IN, int64[::1], IN, uint64[::1], uint64[::1], OUT, INT, INT, INT, INT))
-def _step(x_s, x0, x, e_c, e_u, z, history, coefficients, random, words, noise, n, m, columns, workers):
-    """Samples in chunks, shared out to the workers; without e_c it is q_sample. An array of size 0 is none; random:
-    nothing, or the key's low and high word, the draw, and the samples' indices. A sample's coefficients start columns
-    behind those of the one before."""
-    run = WORDS if random.size else 16 * WORDS
-    past = 16 * x.size > STREAMED
-    chunks = -(-m // run)
-    for worker in prange(workers):
-        buffer = noise[worker * WORDS:(worker + 1) * WORDS]
-        for task in range(n * chunks * worker // workers, n * chunks * (worker + 1) // workers):
-            sample, chunk = task // chunks, task % chunks
-            length, shift = min(run, m - chunk * run), 4 * (sample * m + chunk * run)
-            own = coefficients[sample * columns:]
-            from_z = address(z) if z.size else 0
-            if random.size:
-                normals(buffer, words[worker * WORDS:(worker + 1) * WORDS], chunk * BLOCKS, -(-length // 4),
-                        random[3 + sample], random[2], random[0], random[1])
-                from_z = address(buffer) - shift
-            if e_c.size:
-                _update(address(x_s), address(x0), address(x), address(e_c), address(e_u) if e_u.size else 0, from_z,
-                        history, shift, length, past, own)
-            else:
-                _noised(address(x_s) + shift, address(x) + shift, from_z + shift, length, own)
+    v = load_up_to(x + at, count)
+    y = c[_CX] * v
+    if e_c != 0:
+        e = load_up_to(e_c + at, count)
+        if e_u != 0:
+            u = load_up_to(e_u + at, count)
+            e = fma(c[_W], e - u, u)
+        estimate = clip(fma(c[_A], v, c[_B] * e), c[_LO], c[_HI])
         if past:
-            fence()
+            stream(x0 + at, estimate)
+        else:
+            store_up_to(x0 + at, estimate, count)
+        y = fma(c[_CE], e, fma(c[_C0], estimate, y))
+        for j in range(history.size):
+            y = fma(splat(coefficients[_CH + j]), load_up_to(history[j] + at, count), y)
+    return y
+
+
+@helper
+def _update(x_s, x0, x, e_c, e_u, z, history, first, start, stop, past, coefficients):
+    """Elements start to stop of the sample that is `first` bytes behind the batch's start; past: the estimate goes past
+    the caches. Addresses are of the batch's first element, 0 for no array.
+    """
+    c, whole = _vectors(coefficients), start + (stop - start) // WIDTH * WIDTH
+    for i in range(start, whole, WIDTH):
+        at = first + 4 * i
+        y = _mean(x0, x, e_c, e_u, history, at, WIDTH, past, coefficients, c)
+        store(x_s + at, fma(c[_SIGMA], load_up_to(z + at, WIDTH), y) if z != 0 else y)
+    if whole < stop:
+        at, count = first + 4 * whole, stop - whole
+        y = _mean(x0, x, e_c, e_u, history, at, count, False, coefficients, c)
+        store_up_to(x_s + at, fma(c[_SIGMA], load_up_to(z + at, count), y) if z != 0 else y, count)
+
+
+@helper
+def _drawn(x_s, x0, x, e_c, e_u, buffer, history, first, start, stop, past, coefficients, index, draw, key0, key1):
+    """As _update, with the noise of the counter; start is a multiple of four."""
+    c, whole = _vectors(coefficients), start + (stop - start) // GROUP * GROUP
+    for i in range(start, whole, GROUP):
+        at = first + 4 * i
+        for z in normals(i // 4, index, draw, key0, key1):
+            y = _mean(x0, x, e_c, e_u, history, at, WIDTH, past, coefficients, c)
+            store(x_s + at, fma(c[_SIGMA], z, y))
+            at += 4 * WIDTH
+    if whole < stop:
+        at = buffer
+        for z in normals(whole // 4, index, draw, key0, key1):
+            store(at, z)
+            at += 4 * WIDTH
+        _update(x_s, x0, x, e_c, e_u, buffer - first - 4 * whole, history, first, whole, stop, past, coefficients)
+
+
+@kernel((OUT, OUT, IN, IN, IN, IN, int64[::1], IN, uint64[::1], OUT, INT, INT, INT, INT, INT))
+def _step(x_s, x0, x, e_c, e_u, z, history, coefficients, random, buffers, n, m, run, columns, workers):
+    """Samples in runs, shared out to the workers; without e_c it is q_sample. An array of size 0 is none; random:
+    nothing, or the key's low and high word, the draw, and the samples' indices. A sample's coefficients start columns
+    behind those of the one before.
+
+    A sample's first run takes the elements before a vector's boundary in x0 along: a vector across two cache lines takes
+    as long as two. Where they are no whole blocks of noise there is no boundary to be had.
+    """
+    runs = -(-m // run)
+    from_e, from_u, from_z = _address(e_c), _address(e_u), _address(z)
+    for worker in prange(workers):
+        for task in range(n * runs * worker // workers, n * runs * (worker + 1) // workers):
+            sample, k = task // runs, task % runs
+            first, own = 4 * sample * m, coefficients[sample * columns:]
+            head = -(address(x0) + first) // 4 % WIDTH
+            past = 16 * x.size > STREAMED and head % 4 == 0
+            head = min(m, head if head % 4 == 0 else 0)
+            start, stop = head + k * run, min(m, head + (k + 1) * run)
+            for begin, end in ((0, head if k == 0 else 0), (start, stop)):
+                if begin >= end:
+                    continue
+                if random.size:
+                    _drawn(address(x_s), address(x0), address(x), from_e, from_u, address(buffers) + 4 * GROUP * worker,
+                           history, first, begin, end, past, own, random[3 + sample], random[2], random[0], random[1])
+                else:
+                    _update(address(x_s), address(x0), address(x), from_e, from_u, from_z, history, first, begin, end, past,
+                            own)
+        fence()
 
 
 def launch(x_s, x0, x, e_c, e_u, z, history, coefficients):
@@ -102,16 +127,16 @@ def launch(x_s, x0, x, e_c, e_u, z, history, coefficients):
         coefficients = table.reshape(-1)
     else:
         coefficients = np.array(coefficients, np.float32)
-    words, noise = _NO_WORDS, NONE
-    workers = min(threads(), n * -(-m // WORDS))
+    run = RUN if n * m > threads() * RUN else SMALL
+    workers = min(threads(), n * -(-m // run))
     if isinstance(z, tuple):
         key, index, draw = z
         random = np.concatenate([np.array([key & 2**32 - 1, key >> 32, draw], np.uint64), np.asarray(index, np.uint64)])
-        z, words, noise = None, scratch(workers * WORDS, np.uint64), scratch(workers * WORDS)
+        z = None
     flats = [NONE if a is None else flat(a) for a in (x, e_c, e_u, z)]
     past = [flat(h) for h in history]  # named, so that what the addresses point to stays alive
     at = np.array([h.ctypes.data for h in past], np.int64) if past else _NO_ADDRESSES
-    _step(x_s, x0, *flats, at, coefficients, random, words, noise, n, m, columns, workers)
+    _step(x_s, x0, *flats, at, coefficients, random, scratch(workers * GROUP), n, m, run, columns, workers)
 
 
 def sampler_step(out, x, e_c, e_u=None, w=1.0, *, a, b, lo=None, hi=None, c_x=0.0, c_0=0.0, c_e=0.0, history=(), c_h=(),

@@ -5,11 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 pytest.importorskip("numba")
-from numba import njit, uint64
+from numba import float32, njit, uint64
 
-from kernels import backend, jit
+from kernels import backend, jit, philox
 from kernels.contract import registered
 from kernels.gemm import ROWS
+from kernels.memory import address, store
+from kernels.sampler_step.cpu import RUN, STREAMED
+from kernels.simd import WIDTH
 from refimpl import ops
 
 CPU = backend("cpu")
@@ -143,20 +146,25 @@ def test_heads_split_from_tokens_are_joined_without_a_copy(rng):
 
 
 @given(key=st.integers(0, 2**64 - 1), index=st.integers(0, 2**32 - 1), draw=st.integers(0, 2**32 - 1),
-       first=st.integers(0, 2**32 - 8))
+       first=st.integers(0, 2**32 - WIDTH))
 def test_philox_words_are_the_references_bit_for_bit(words, key, index, draw, first):
-    got = np.zeros((4, 7), np.uint64)
-    words(*got, first, index, draw, key & 2**32 - 1, key >> 32)
-    want = ops.philox4x32((first + np.arange(7, dtype=np.uint64), index, draw, 0), key)
-    for g, w in zip(got, want):
+    got = np.zeros((4, WIDTH), np.float32)
+    words(got.reshape(-1), first, index, draw, key & 2**32 - 1, key >> 32)
+    want = ops.philox4x32((first + np.arange(WIDTH, dtype=np.uint64), index, draw, 0), key)
+    for g, w in zip(got.view(np.uint32), want):
         np.testing.assert_array_equal(g, w)
 
 
 @pytest.fixture(scope="module")
 def words():
-    from kernels import philox
+    @njit((float32[::1], *[uint64] * 5))
+    def fill(out, first, index, draw, low, high):
+        at = address(out)
+        for word in philox.words(first, index, draw, low, high):
+            store(at, word)
+            at += 4 * WIDTH
 
-    return njit((*[uint64[::1]] * 4, *[uint64] * 5))(philox._words.py_func)
+    return fill
 
 
 def test_noise_of_a_sample_is_its_own(rng):
@@ -167,6 +175,24 @@ def test_noise_of_a_sample_is_its_own(rng):
     np.testing.assert_allclose(together, ops.normal(77, np.array([4, 9, 2**32 - 1]), 6, x.shape[1:]), atol=2e-6)
     _, x0 = CPU.sampler_step(x, x, a=1.0, b=1.0, z=(77, [4, 9, 2**32 - 1], 6), sigma=1.0)
     assert not x0.any()
+
+
+@pytest.mark.parametrize("offset", [0, 1, 4])
+def test_a_large_step_is_made_of_small_ones(offset, rng):
+    """Runs, heads before a vector's boundary and estimates past the caches change no bit, wherever the outputs start."""
+    step, keyed = dict(a=1.2, b=-0.7, lo=-1.0, hi=1.0, c_x=0.3, c_0=0.5, c_e=0.1), dict(sigma=0.2, z=(5, [7, 2**32 - 1], 9))
+    x, e = rng.standard_normal((2, 2, STREAMED // 32 + 37), dtype=np.float32)
+    own = next(k for k in KERNELS if k.operation == "sampler_step").function
+    for noise in ({}, keyed):
+        out = tuple(np.full(x.size + offset, np.nan, np.float32)[offset:].reshape(x.shape) for _ in range(2))
+        own(out, x, e, **step, **noise)
+        z = CPU.q_sample(np.zeros_like(x), 0.0, 1.0, noise["z"]) if noise else np.zeros_like(x)
+        np.testing.assert_allclose(out[1], np.clip(1.2 * x - 0.7 * e, -1, 1), atol=1e-6)
+        for i in (0, 1, RUN - 1, RUN, x.shape[1] - 1000):
+            part = np.s_[:, i:i + 1000]
+            small = CPU.sampler_step(x[part], e[part], **step, **({"sigma": 0.2, "z": z[part].copy()} if noise else {}))
+            for got, want in zip(out, small):
+                np.testing.assert_array_equal(got[part], want)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
