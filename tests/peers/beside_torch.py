@@ -5,6 +5,16 @@ import torch
 from refimpl.facts.gradients import random_like
 
 
+def t(a, grad=True):
+    """A float64 tensor of an array, a leaf."""
+    return torch.tensor(np.asarray(a), dtype=torch.float64, requires_grad=grad)
+
+
+def same(ours, theirs):
+    """Up to rounding."""
+    np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-9, atol=1e-11)
+
+
 def together(y):
     """Outputs as a tuple."""
     return y if isinstance(y, tuple) else (y,)
