@@ -23,10 +23,11 @@ def parser():
                                   "on the same inputs, beside the machine's own ceilings.")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     r = commands.add_parser("run", help="verify, then time", description="Verify each backend on the inputs, then time "
-                            "it in rounds, interleaved with a triad, a matrix product and pure noise of this machine.")
+                            "it in rounds, interleaved with triads, multiply-adds and pure noise of this machine.")
     r.add_argument("operations", nargs="*", help="e.g. conv2d attention, or unet for the whole network; default: all")
     r.add_argument("--backends", default="reference,cpu,torch", help=f"of {', '.join(OURS + GPU + THEIRS)}; default "
-                   "%(default)s, where installed; cupy/naive, cupy/tiled, ... for one version of the CUDA kernels")
+                   "%(default)s, where installed; cpu/out: into outputs that are given, not allocated; cupy/naive, "
+                   "cupy/tiled, ... for one version of the CUDA kernels")
     r.add_argument("--preset", choices=PRESETS, default="medium", help="sizes; default %(default)s")
     r.add_argument("--rounds", type=int, default=15, help="interleaved rounds; default %(default)s")
     r.add_argument("--json", metavar="FILE", help="write every sample to a file that `compare` reads")
@@ -151,6 +152,11 @@ def markdown(document):
         ratio = by.get("cpu", {}).get("vs_torch")
         lines.append(f"| {operation} | {sizes} | {' | '.join(times)} | " + ("{:.2f} ({:.2f}-{:.2f})".format(*ratio) if ratio
                                                                          else "") + " |")
+    given = ["{}, {}, {:.3g} ms, {:.2f} ({:.2f}-{:.2f})".format(o, sizes, 1e3 * r["seconds"], *r["vs_triad"])
+             for (o, sizes), by in found.items() if (r := by.get("cpu/out")) and r["bound_by"] == "memory"]
+    if given:
+        lines += ["", f"Into output arrays that are given (cpu/out), and at how many times the rate of a triad of the same "
+                  f"bytes (95 %): {'; '.join(given)}."]
     return "\n".join(lines)
 
 

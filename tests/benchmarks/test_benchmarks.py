@@ -4,8 +4,8 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import clock, compare, run
-from benchmarks.__main__ import main
+from benchmarks import ceilings, clock, compare, run
+from benchmarks.__main__ import main, markdown
 from benchmarks.workloads import selected
 from refimpl import ops
 
@@ -19,6 +19,29 @@ def test_a_run_from_the_command_line(tmp_path, capsys):
     assert row["low"] <= row["seconds"] <= row["high"] and row["share_of_bound"] <= 1
     printed = capsys.readouterr()
     assert "q_sample" in printed.out and max(map(len, printed.out.splitlines())) <= 100
+
+
+def test_outputs_that_are_given(tmp_path, capsys):
+    """Rows only where one kernel takes its outputs; each says its rate beside the triad's."""
+    path = tmp_path / "a.json"
+    main(["run", "q_sample", "sampler_step", "conv2d", "--backends", "cpu/out", "--preset", "small", "--rounds", "3",
+          "--json", str(path)])
+    rows = compare.load(path)["rows"]
+    assert [r["operation"] for r in rows] == ["q_sample", *["sampler_step"] * 3]
+    assert all(r["vs_triad"][1] <= r["vs_triad"][0] <= r["vs_triad"][2] for r in rows)
+    words = markdown(compare.load(path))
+    for r in rows:
+        assert (f"{r['operation']}, {r['sizes']}, {1e3 * r['seconds']:.3g} ms" in words) == (r["bound_by"] == "memory")
+
+
+def test_ceilings_do_the_work_they_count():
+    a, d = (ceilings._aligned(1024) for _ in range(2))
+    b, c = np.arange(2048, dtype=np.float32).reshape(2, -1)
+    for move in (lambda: ceilings._triad(a, b, c, 2), lambda: ceilings._streamed(a, b, c, d, 2)):
+        a[:] = d[:] = np.nan
+        move()
+        np.testing.assert_array_equal(a, b + c / 2)
+    np.testing.assert_array_equal(d, c)
 
 
 def test_a_wrong_kernel_is_not_timed():
