@@ -125,11 +125,6 @@ def flops(args, options):
     return args[0].size * (6 if args[5] else 3)
 
 
-def moved(args, options):
-    """x read once and y written once."""
-    return 2 * args[0].nbytes
-
-
 def slices(args, options, budget):
     """A channel at a time."""
     x, gamma, beta, mean, variance, train = args
@@ -148,7 +143,7 @@ def slips(args, options):
 
 
 contract(Contract("batch_norm", ops.batch_norm, ("y", "running_mean", "running_var"), FAMILIES, cases,
-                  dict.fromkeys(ALGORITHMS, bound), flops, moved, slices,
+                  dict.fromkeys(ALGORITHMS, bound), flops, group_norm.moved, slices,
                   dict.fromkeys(ALGORITHMS, (0, 0, np.inf)), slips=slips))  # M/(M - 1) is rounded
 
 
@@ -184,11 +179,6 @@ def vjp_flops(args, options):
     return args[0].size * (13 if args[6] else 7)
 
 
-def vjp_moved(args, options):
-    """dy and x read once, dx written once."""
-    return 3 * args[0].nbytes
-
-
 def vjp_slices(args, options, budget):
     """A channel at a time."""
     dy, x, gamma, beta, mean, variance, train = args
@@ -200,4 +190,4 @@ def vjp_slices(args, options, budget):
 
 
 contract(Contract("batch_norm_vjp", ops.batch_norm_vjp, ("dx", "dgamma", "dbeta"), FAMILIES, vjp_cases,
-                  dict.fromkeys(ALGORITHMS, vjp_bound), vjp_flops, vjp_moved, vjp_slices))
+                  dict.fromkeys(ALGORITHMS, vjp_bound), vjp_flops, group_norm.vjp_moved, vjp_slices))

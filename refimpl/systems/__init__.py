@@ -1,4 +1,7 @@
-"""Published systems. A module of this package states DEFAULTS, its config, and build(config, data) -> System."""
+"""Published systems. A module of this package states DEFAULTS, its config, and build(config, data) -> System.
+
+Where the config depends on the data, it also states POINTS, what differs for points, or UNLABELLED, without classes.
+"""
 import importlib
 import json
 
@@ -18,12 +21,13 @@ def module(name):
 
 
 def configure(name, data, changes):
-    """The config of a system: its defaults for these data with some entries changed.
+    """The config of a system: its defaults for these data with some entries changed. They may be strings, read as JSON.
 
-    A module may state defaults(data) where its DEFAULTS depend on the data. Changes may be strings, read as JSON.
     Raises: ValueError for an entry that the system has not, or a value of another kind than the default's.
     """
-    config = getattr(module(name), "defaults", lambda data: module(name).DEFAULTS)(data)
+    system = module(name)
+    config = system.DEFAULTS | (getattr(system, "POINTS", {}) if len(data.shape) == 1 else {}) | (
+        {} if data.classes else getattr(system, "UNLABELLED", {}))
     for entry, value in changes.items():
         require(entry in config, f"{name} has no setting {entry!r}; it has {', '.join(sorted(config))}")
         value = parse(value)

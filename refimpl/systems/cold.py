@@ -15,14 +15,9 @@ from refimpl.train import System
 from . import prior
 from .drawing import wanted
 
-OWN = {"degradation": "blur", "T": 20, "width_of_blur": 0.7}
-DEFAULTS = prior.IMAGES | OWN
+DEFAULTS = prior.IMAGES | {"degradation": "blur", "T": 20, "width_of_blur": 0.7}
+POINTS = prior.POINTS | {"degradation": "noise"}
 KINDS = ("blur", "noise")
-
-
-def defaults(data):
-    """The config to start from."""
-    return prior.defaults(data, OWN, {"degradation": "noise"})
 
 
 def build(config, data):

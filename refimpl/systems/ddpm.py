@@ -10,15 +10,10 @@ from refimpl.ops._check import require
 
 from . import prior
 
-OWN = {"prediction": "eps", "weight": "plain", "T": 1000, "schedule": "cosine"}
-DEFAULTS = prior.IMAGES | OWN
+DEFAULTS = prior.IMAGES | {"prediction": "eps", "weight": "plain", "T": 1000, "schedule": "cosine"}
+# Points have no known range to clip estimates to, and near t = T only v, not eps, determines x0 without one.
+POINTS = prior.POINTS | {"prediction": "v"}
 SCHEDULES = {"linear": schedules.linear, "cosine": schedules.cosine, "sigmoid": schedules.sigmoid}
-
-
-def defaults(data):
-    """The config to start from."""
-    # Points have no known range to clip estimates to, and near t = T only v, not eps, determines x0 without one.
-    return prior.defaults(data, OWN, {"prediction": "v"})
 
 
 def build(config, data):

@@ -13,13 +13,8 @@ from refimpl.ops._check import require
 
 from . import prior
 
-OWN = {"sigma_min": 0.002, "sigma_max": 80.0, "mean": -1.2, "deviation": 1.2}
-DEFAULTS = prior.IMAGES | OWN
-
-
-def defaults(data):
-    """The config to start from."""
-    return prior.defaults(data, OWN, {})
+DEFAULTS = prior.IMAGES | {"sigma_min": 0.002, "sigma_max": 80.0, "mean": -1.2, "deviation": 1.2}
+POINTS = prior.POINTS
 
 
 def build(config, data):

@@ -8,13 +8,8 @@ from refimpl.equations.schedules import log_snr
 
 from . import prior
 
-OWN = {}
-DEFAULTS = prior.IMAGES | OWN
-
-
-def defaults(data):
-    """The config to start from."""
-    return prior.defaults(data, OWN, {})
+DEFAULTS = prior.IMAGES
+POINTS = prior.POINTS
 
 
 def build(config, data):

@@ -5,11 +5,7 @@ Kingma and Dhariwal 2018, arXiv:1807.03039.
 from . import flows, realnvp
 
 DEFAULTS = flows.DEFAULTS | {"couplings": 6}
-
-
-def defaults(data):
-    """Settings for these data: points take more couplings and smaller networks."""
-    return DEFAULTS | (realnvp.POINTS if len(data.shape) == 1 else {})
+POINTS = realnvp.POINTS
 
 
 def build(config, data):

@@ -10,13 +10,8 @@ from refimpl.ops._check import require
 
 from . import ddpm, prior
 
-OWN = {"T": 1000, "schedule": "cosine", "vlb_weight": 1e-3}
-DEFAULTS = prior.IMAGES | OWN
-
-
-def defaults(data):
-    """The config to start from."""
-    return prior.defaults(data, OWN, {})
+DEFAULTS = prior.IMAGES | {"T": 1000, "schedule": "cosine", "vlb_weight": 1e-3}
+POINTS = prior.POINTS
 
 
 def build(config, data):

@@ -11,13 +11,8 @@ from refimpl.ops._check import require
 
 from . import prior
 
-OWN = {"scales": 25, "sigma_min": 0.02, "sigma_max": 10.0}
-DEFAULTS = prior.IMAGES | OWN
-
-
-def defaults(data):
-    """The config to start from."""
-    return prior.defaults(data, OWN, {"sigma_max": 4.0})
+DEFAULTS = prior.IMAGES | {"scales": 25, "sigma_min": 0.02, "sigma_max": 10.0}
+POINTS = prior.POINTS | {"sigma_max": 4.0}
 
 
 def build(config, data):

@@ -56,11 +56,6 @@ class Model(NamedTuple):
     nll: object = None
 
 
-def defaults(data, images, points):
-    """The config to start from: a U-Net for images, a perceptron for points; `images` and `points` are a system's own."""
-    return IMAGES | images | ({} if len(data.shape) == 3 else POINTS | points)
-
-
 def squared(prediction, weight="plain"):
     """The loss of a Model: the squared error of a prediction, under the weight of that name.
 

@@ -11,16 +11,12 @@ from refimpl.ops._check import require
 
 from . import prior
 
-OWN = {"sde": "vp", "last": 1e-3, "beta_min": 0.1, "beta_max": 20.0, "sigma_min": 0.01, "sigma_max": 10.0}
-DEFAULTS = prior.IMAGES | OWN
+DEFAULTS = prior.IMAGES | {"sde": "vp", "last": 1e-3, "beta_min": 0.1, "beta_max": 20.0, "sigma_min": 0.01,
+                           "sigma_max": 10.0}
+POINTS = prior.POINTS | {"sigma_max": 4.0}
 PATHS = {"vp": (continuous.vp_level, continuous.vp_time, ("beta_min", "beta_max")),
          "subvp": (continuous.subvp_level, continuous.subvp_time, ("beta_min", "beta_max")),
          "ve": (continuous.ve_level, continuous.ve_time, ("sigma_min", "sigma_max"))}
-
-
-def defaults(data):
-    """The config to start from."""
-    return prior.defaults(data, OWN, {"sigma_max": 4.0})
 
 
 def build(config, data):

@@ -19,11 +19,7 @@ from .vqvae import one_level
 
 DEFAULTS = codes.DEFAULTS | {"positions": 2, "perceptual": 30.0, "adversarial": 0.2, "start": 600, "judge_rate": 1e-3,
                              "judge_width": 64, "feature_widths": [16, 32]}
-
-
-def defaults(data):
-    """Settings for these data: features are a classifier's, so there are none without classes."""
-    return DEFAULTS if data.classes else DEFAULTS | {"perceptual": 0.0}
+UNLABELLED = {"perceptual": 0.0}  # features are a classifier's
 
 
 def build(config, data):

@@ -6,16 +6,9 @@ from . import gan, two_player
 
 DEFAULTS = gan.DEFAULTS | {"objective": "wasserstein", "penalty": "gp", "penalty_weight": 10.0, "critic_steps": 5,
                            "beta2": 0.9}
+# Points need a weaker penalty than images, and more of the generator's steps.
 POINTS = {"latent": 2, "width": 128, "depth": 3, "penalty_weight": 0.1, "batch": 256, "steps": 12000, "critic_steps": 3,
           "rate": 2e-3, "rate_g": 2e-3, "beta1": 0.5}
-
-
-def defaults(data):
-    """Settings for these data: points need a weaker penalty than images, and more of the generator's steps.
-
-    Shapes: returns a dict. Source: the project's own figures.
-    """
-    return DEFAULTS | (POINTS if len(data.shape) == 1 else {})
 
 
 def build(config, data):

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from refimpl import data, ops, train
+from refimpl import data, ops, systems, train
 from refimpl.equations import schedules
 from refimpl.systems import ddpm, drawing, prior
 
@@ -14,7 +14,7 @@ SMALL = {"channels": 8, "width": 8, "depth": 1, "T": 40, "attention": [2]}
 
 def built(samples, rng=None, **changes):
     """System and parameters in float64; with rng, random in place of the zeros that a network starts with."""
-    config = ddpm.defaults(samples) | SMALL | changes
+    config = systems.configure("ddpm", samples, {}) | SMALL | changes
     system = ddpm.build(config, samples)
     params, _ = system.players["model"].init(0)
     params = {k: p.astype(np.float64) for k, p in params.items()}
@@ -52,7 +52,7 @@ def test_the_loss_of_a_network_that_says_nothing_is_the_power_of_the_noise():
 
 def test_what_a_step_draws():
     x = np.zeros((40, 2), np.float32)
-    batch, config = train.Batch(x, np.arange(40) % 3), ddpm.defaults(POINTS) | {"T": 40}
+    batch, config = train.Batch(x, np.arange(40) % 3), systems.configure("ddpm", POINTS, {"T": 40})
     draw = ddpm.model(config, POINTS).draw
     draws = [(draw(u)[2] + 1, *rest) for u, *rest in (prior.corruption(key, batch, 3, 0.1, ops) for key in range(200))]
     for t, eps, labels in draws:
