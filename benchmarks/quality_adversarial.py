@@ -9,12 +9,13 @@ from itertools import pairwise
 import numpy as np
 
 from refimpl import ops, score, train
+from refimpl.charts_adversarial import great_circle
 from refimpl.equations import images, metrics
 from refimpl.nets import dcgan as dcgan_nets
 from refimpl.ops.random import fold
 
 from . import quality_latent
-from .quality_latent import result, samples_score
+from .quality_latent import accepted, judge, result, samples_score
 
 SEEDS = 3  # of sampling: the protocol's
 trained = partial(quality_latent.trained, backend="cpu")  # twice as fast on convolutions
@@ -29,8 +30,7 @@ def on_digits(name, fd, recall=0.6, agreement=None, **changes):
     """Train on digits: FDfeat, recall, distance to the training set, and label agreement as required."""
     d, system, run = trained(name, **changes)
     figures = mean_score(d, system, run)
-    passed = {f"fd_at_most_{fd}": figures["fd"] <= fd, f"recall_at_least_{recall}": figures["recall"] >= recall,
-              "no_nearer_to_training_images_than_.8_of_test_images": figures["distance"] >= 0.8 * score.REAL_DISTANCE}
+    passed = accepted(figures, fd, recall)
     if agreement:
         passed[f"agreement_at_least_{agreement}"] = figures["agreement"] >= agreement
     return (d, system, run), result(figures, **passed)
@@ -68,9 +68,8 @@ def dcgan(steps=None):
     (d, system, run), out = on_digits("dcgan", 4.0, **({} if steps is None else {"steps": steps}))
     params, state = train.averaged(run), run.state
     z, x = latents(system, params, state, 3000)
-    judge = score.judge(d)
-    labels = judge.predict(x)
-    out["arithmetic, share"] = arithmetic(system, params, state, judge, z, labels)
+    labels = judge(d.spec).predict(x)
+    out["arithmetic, share"] = arithmetic(system, params, state, judge(d.spec), z, labels)
     ends = z[:40], z[40:80]
     walk = [generate(system, params, state, great_circle(*ends, t)) for t in np.linspace(0, 1, 21)]
     lengths = np.array([np.linalg.norm((b - a).reshape(40, -1), axis=1) for a, b in pairwise(walk)])
@@ -98,13 +97,6 @@ def generate(system, params, state, z):
     c = dcgan_nets.DCGANConfig(size=8, base=2, channels=1, latent=z.shape[1],
                                width=params["generator"]["norms.1.weight"].shape[0])
     return dcgan_nets.generator(params["generator"], state["generator"], z, config=c, ops=ops, train=False)[0]
-
-
-def great_circle(a, b, t):
-    """Between two latent vectors along the sphere, where a normal z lies, not through its middle."""
-    angle = np.arccos(np.sum(a * b, axis=1, keepdims=True)
-                      / (np.linalg.norm(a, axis=1, keepdims=True) * np.linalg.norm(b, axis=1, keepdims=True)))
-    return ((np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)).astype(a.dtype)
 
 
 def arithmetic(system, params, state, judge, z, labels):
@@ -185,8 +177,7 @@ def pix2pix(steps=None):
 
 def fd(d, y):
     """FDfeat of images beside the test images."""
-    judge = score.judge(d)
-    return metrics.frechet_distance(judge.features(y), judge.features(d.test))
+    return metrics.frechet_distance(judge(d.spec).features(y), judge(d.spec).features(d.test))
 
 
 def cyclegan(steps=None):

@@ -14,7 +14,7 @@ from refimpl.equations import mixture
 from refimpl.ops.random import fold, normal, uniform
 from refimpl.systems import ddpm, drawing, ncsn, prior
 
-from .quality_latent import judge, mean_and_interval, result
+from .quality_latent import accepted, judge, mean_and_interval, result
 
 MEANS, VARIANCE = np.array([[-1.0, -0.5], [1.0, -0.6], [0.0, 1.0]]), 0.09
 WEIGHTS = np.array([0.3, 0.3, 0.4])
@@ -51,12 +51,6 @@ def figures(d, system, run, by, seeds=3, most=None, **options):
     return score.mean(sets)
 
 
-def accepted(f, fd):
-    """Requirements by FDfeat, which always come with recall and the distance to the training set."""
-    return {f"FDfeat below {fd}": f["fd"] < fd, "recall at least .6": f["recall"] >= 0.6,
-            "no nearer to training images than .8 of test images": f["distance"] >= 0.8 * score.REAL_DISTANCE}
-
-
 def on_digits(name, fd, **changes):
     """An acceptance function: a perceptron of this system on digits, judged by its samples."""
     def run(steps=None, most=None):
@@ -65,7 +59,7 @@ def on_digits(name, fd, **changes):
         f = figures(d, system, state, by, most=most)
         return result(f, **accepted(f, fd))
 
-    run.__doc__ = f"{name}, a perceptron on digits: FDfeat < {fd}, recall, distance to the training set."
+    run.__doc__ = f"{name}, a perceptron on digits: FDfeat <= {fd}, recall, distance to the training set."
     return run
 
 

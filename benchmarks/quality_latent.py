@@ -64,6 +64,12 @@ def samples_score(d, system, run, seed=0, scored=True):
     return score.score(x, labels, d, judge(d.spec))
 
 
+def accepted(f, fd, recall=0.6):
+    """Requirements by FDfeat, which always come with recall and the distance to the training set."""
+    return {f"FDfeat at most {fd}": f["fd"] <= fd, f"recall at least {recall}": f["recall"] >= recall,
+            "no nearer to training images than .8 of test images": f["distance"] >= 0.8 * score.REAL_DISTANCE}
+
+
 def result(figures, **passed):
     """A result: requirements in words, underscores for blanks."""
     return figures | {"passed": {k.replace("_", " "): bool(v) for k, v in passed.items()}}

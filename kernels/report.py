@@ -82,10 +82,10 @@ def threading_layer():
     """The threading layer that Numba's parallel loops take here; it shows only after one has run."""
     import numba
 
-    try:
-        return numba.threading_layer()
-    except ValueError:
-        pass
+    from . import jit
+
+    if layer := jit.threading_layer():
+        return layer
 
     @numba.njit(parallel=True)
     def loop(a):

@@ -4,7 +4,7 @@ Uniform dequantisation is likelihood.dequantise, and bits per dimension likeliho
 """
 import numpy as np
 
-from ..ops._check import exponent, per_sample, require, same_dtype, sample_sum
+from ..ops._check import alike, exponent, per_sample, require, sample_sum
 from ..ops.activation import sigmoid, softplus
 
 
@@ -20,9 +20,7 @@ def logistic_noise(eps, mean, log_scale):
     Raises: ValueError when shapes differ or exp(log_scale) would overflow.
     Source: Ho et al. 2019 (Flow++), arXiv:1902.00275, sec. 3.1, with a simple q.
     """
-    same_dtype("logistic_noise", eps=eps, mean=mean, log_scale=log_scale)
-    require(eps.shape == mean.shape == log_scale.shape,
-            f"logistic_noise: one shape expected, got {eps.shape}, {mean.shape}, {log_scale.shape}")
+    alike("logistic_noise", eps=eps, mean=mean, log_scale=log_scale)
     exponent("logistic_noise", log_scale=log_scale)
     v = mean + np.exp(log_scale) * eps
     density = eps**2 / 2 + np.log(2 * np.pi).item() / 2 + log_scale - softplus(v) - softplus(-v)

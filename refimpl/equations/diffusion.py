@@ -1,7 +1,7 @@
 """Forward process, posterior, the five things a network may predict, and the simplified loss."""
 import numpy as np
 
-from ..ops._check import per_sample, require, same_dtype
+from ..ops._check import alike, per_sample, require
 from .schedules import level_at
 
 # What a network may predict, as a row (m_0, m_e): prediction = m_0 x0 + m_e eps, at the level (signal, noise).
@@ -22,13 +22,6 @@ def _times(name, t, schedule, x):
     require(t.size == 0 or (t.min() >= 1 and t.max() <= schedule.T),
             f"{name}: t must be in 1..{schedule.T}, got {t.min()}..{t.max()}" if t.size else "")
     return t
-
-
-def _alike(name, **arrays):
-    same_dtype(name, **arrays)
-    shapes = {label: array.shape for label, array in arrays.items()}
-    require(len(set(shapes.values())) == 1,
-            f"{name}: one shape (N, ...) expected, got " + ", ".join(f"{k} {v}" for k, v in shapes.items()))
 
 
 def forward_step(x_prev, t, schedule):
@@ -85,7 +78,7 @@ def posterior(x0, x_t, t, schedule):
     Raises: ValueError when t leaves 1..T or the shapes differ.
     Source: Ho et al. 2020, arXiv:2006.11239, eq. 6-7.
     """
-    _alike("posterior", x0=x0, x_t=x_t)
+    alike("posterior", x0=x0, x_t=x_t)
     c_0, c_t, beta_tilde = posterior_coefficients(_times("posterior", t, schedule, x_t), schedule)
     return per_sample(c_0, x0) * x0 + per_sample(c_t, x_t) * x_t, beta_tilde
 
@@ -105,7 +98,7 @@ def posterior_from_eps(eps, x_t, t, schedule):
     Raises: ValueError when t leaves 1..T, the shapes differ, or alpha_t = 0 (zero terminal SNR: x0 is not in x_t).
     Source: Ho et al. 2020, arXiv:2006.11239, eq. 10-11.
     """
-    _alike("posterior_from_eps", eps=eps, x_t=x_t)
+    alike("posterior_from_eps", eps=eps, x_t=x_t)
     t = _times("posterior_from_eps", t, schedule, x_t)
     require((schedule.alpha[t] > 0).all(), "posterior_from_eps: alpha_t is 0 there, so eps does not determine x0")
     c_t, c_e = _eps_form(t, schedule)
@@ -155,7 +148,7 @@ def training_target(prediction, x0, eps, signal, noise):
     Raises: ValueError for another prediction, when the shapes differ, or for a score at noise 0.
     Source: Salimans and Ho 2022, arXiv:2202.00512; Song et al. 2021, arXiv:2011.13456; Lipman et al. 2023.
     """
-    _alike("training_target", x0=x0, eps=eps)
+    alike("training_target", x0=x0, eps=eps)
     c_0, c_e = _row(prediction, signal, noise)
     return per_sample(c_0, x0) * x0 + per_sample(c_e, eps) * eps
 
@@ -182,7 +175,7 @@ def convert(e, x_t, signal, noise, source, to):
     Raises: ValueError where the source does not determine x0 and eps (see estimate_coefficients).
     Source: Salimans and Ho 2022, arXiv:2202.00512, app. D; Song et al. 2021, arXiv:2011.13456.
     """
-    _alike("convert", e=e, x_t=x_t)
+    alike("convert", e=e, x_t=x_t)
     c_x, c_e = _conversion(signal, noise, source, to)
     return per_sample(c_x, x_t) * x_t + per_sample(c_e, e) * e
 
@@ -208,7 +201,7 @@ def simple_loss(e, target, weight=1.0):
     Raises: ValueError when the shapes differ or the batch is empty.
     Source: Ho et al. 2020, arXiv:2006.11239, eq. 14.
     """
-    _alike("simple_loss", e=e, target=target)
+    alike("simple_loss", e=e, target=target)
     require(e.size > 0, f"simple_loss: an empty batch has no mean, got shape {e.shape}")
     return np.mean(per_sample(weight, e) * (e - target) ** 2)
 

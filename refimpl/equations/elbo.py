@@ -3,17 +3,10 @@ import math
 
 import numpy as np
 
-from ..ops._check import exponent, per_sample, require, same_dtype, sample_sum
+from ..ops._check import alike, exponent, per_sample, require, sample_sum
 from ..ops.activation import logsumexp, sigmoid, softmax, softplus
 from ._grid import on_grid
 from .gaussian import log_normal
-
-
-def _same_shape(name, **arrays):
-    same_dtype(name, **arrays)
-    shapes = {label: a.shape for label, a in arrays.items()}
-    require(len(set(shapes.values())) == 1 and all(shapes.values()),
-            f"{name}: one shape (N, ...) expected, got " + ", ".join(f"{k} {v}" for k, v in shapes.items()))
 
 
 def _data(name, x, parameters):
@@ -46,7 +39,7 @@ def log_bernoulli_vjp(dy, x, logits):
 
 def _logistic_edges(x0, mean, log_scale, bins):
     """Standardised edges low and high of x0's bin, and where they are open (the outer bins)."""
-    _same_shape("discretised_logistic", mean=mean, log_scale=log_scale)
+    alike("discretised_logistic", mean=mean, log_scale=log_scale)
     _data("discretised_logistic", x0, mean)
     on_grid("discretised_logistic", x0, bins)
     exponent("discretised_logistic", log_scale=log_scale)
@@ -93,7 +86,7 @@ def negative_elbo(log_likelihood, kl, beta=1.0):
     Raises: ValueError when the shapes differ or beta is negative.
     Source: Kingma and Welling 2014, arXiv:1312.6114, eq. 3; beta: Higgins et al. 2017, ICLR.
     """
-    _same_shape("negative_elbo", log_likelihood=log_likelihood, kl=kl)
+    alike("negative_elbo", log_likelihood=log_likelihood, kl=kl)
     require(beta >= 0, f"negative_elbo: beta must not be negative, got {beta}")
     return np.mean(beta * kl - log_likelihood)
 
@@ -154,7 +147,7 @@ def score_function(f, mean, log_var, z):
     Raises: ValueError when the shapes do not fit, or exp(log_var) would overflow.
     Source: Williams 1992, Machine Learning 8; Kingma and Welling 2014, arXiv:1312.6114, sec. 2.2.
     """
-    _same_shape("score_function", mean=mean, log_var=log_var, z=z)
+    alike("score_function", mean=mean, log_var=log_var, z=z)
     exponent("score_function", log_var=log_var)
     require(f.shape == mean.shape[:1], f"score_function: f must be one per sample, {mean.shape[:1]}, got {f.shape}")
     f = per_sample(f, mean)

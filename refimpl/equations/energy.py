@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 
-from ..ops._check import require, same_dtype
+from ..ops._check import alike, require, same_dtype
 from ..ops.activation import logsumexp, softmax
 
 
@@ -100,8 +100,7 @@ def langevin_step(x, score, step, z):
     Raises: ValueError when shapes differ or step is not positive.
     Source: Roberts and Tweedie 1996, Bernoulli 2(4); Welling and Teh 2011, ICML.
     """
-    require(x.shape == score.shape == z.shape,
-            f"langevin_step: one shape expected, got x {x.shape}, score {score.shape}, z {z.shape}")
+    alike("langevin_step", x=x, score=score, z=z)
     require(step > 0, f"langevin_step: step must be positive, got {step}")
     return x + step * score + math.sqrt(2 * step) * z
 

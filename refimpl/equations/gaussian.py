@@ -3,16 +3,13 @@ import math
 
 import numpy as np
 
-from ..ops._check import exponent, per_sample, require, same_dtype, sample_sum
+from ..ops._check import alike, exponent, per_sample, sample_sum
 
 _LOG_2PI = math.log(2 * math.pi)  # a Python float: NumPy's would widen float32 data
 
 
 def _check(name, **arrays):
-    same_dtype(name, **arrays)
-    shapes = {label: array.shape for label, array in arrays.items()}
-    require(len(set(shapes.values())) == 1 and all(shapes.values()),
-            f"{name}: one shape (N, ...) expected, got " + ", ".join(f"{k} {v}" for k, v in shapes.items()))
+    alike(name, **arrays)
     exponent(name, **{label: array for label, array in arrays.items() if label.startswith("log_var")})
 
 

@@ -2,7 +2,7 @@
 rescaling, threshold and interval, by a classifier, and by the gradient of any loss of the estimate of x0."""
 import numpy as np
 
-from ..ops._check import per_sample, require, same_dtype
+from ..ops._check import alike, per_sample, require
 from .diffusion import convert, estimate_coefficients
 from .samplers import Stage
 
@@ -28,7 +28,7 @@ def guided_by_weight(e_c, e_u, w):
     Raises: ValueError when the shapes differ.
     Source: Ho and Salimans 2022, arXiv:2207.12598, eq. 6.
     """
-    _alike("guided_by_weight", e_c, e_u)
+    alike("guided_by_weight", e_c=e_c, e_u=e_u)
     return e_c + w * (e_c - e_u)
 
 
@@ -46,18 +46,13 @@ def guided_by_scale(e_c, e_u, s):
     Raises: ValueError when the shapes differ.
     Source: Saharia et al. 2022, arXiv:2205.11487, sec. 2.2.
     """
-    _alike("guided_by_scale", e_c, e_u)
+    alike("guided_by_scale", e_c=e_c, e_u=e_u)
     return e_u + s * (e_c - e_u)
 
 
 def guided_by_scale_vjp(dy, e_c, e_u, s):
     """de_c = s dy; de_u = (1 - s) dy."""
     return s * dy, (1 - s) * dy
-
-
-def _alike(name, e_c, e_u):
-    same_dtype(name, e_c=e_c, e_u=e_u)
-    require(e_c.shape == e_u.shape, f"{name}: e_c and e_u in one shape expected, got {e_c.shape} and {e_u.shape}")
 
 
 def interval(scale, low, high):
@@ -91,7 +86,7 @@ def rescaled(e, e_c, phi):
     Raises: ValueError when the shapes differ or a sample of e is constant.
     Source: Lin et al. 2024, arXiv:2305.08891, eq. 15-16.
     """
-    _alike("rescaled", e_c, e)
+    alike("rescaled", e_c=e_c, e=e)
     std = _deviation(e)[1]
     require(bool(np.all(std.real > 0)), "rescaled: a constant prediction has no deviation to scale by")
     return (phi * _deviation(e_c)[1] / std + (1 - phi)) * e

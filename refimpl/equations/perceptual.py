@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 
-from ..ops._check import require, same_dtype
+from ..ops._check import alike, require, same_dtype
 
 
 def _check_features(name, x, y):
@@ -99,8 +99,7 @@ def spectral_loss(x, y, size, hop, stabiliser=1e-8):
     Raises: ValueError when the shapes differ or a frame does not fit.
     Source: Dhariwal et al. 2020 (Jukebox), arXiv:2005.00341, sec. 3 (there summed over several sizes, unsquared).
     """
-    same_dtype("spectral_loss", x=x, y=y)
-    require(x.shape == y.shape, f"spectral_loss: one shape expected, got {x.shape} and {y.shape}")
+    alike("spectral_loss", x=x, y=y)
     gap = _magnitude(stft(x, size, hop), stabiliser) - _magnitude(stft(y, size, hop), stabiliser)
     return np.sum(gap**2) / len(x)
 

@@ -20,6 +20,14 @@ def same_dtype(name, **arrays):
         raise TypeError(f"{name}: inexact arrays expected, got " + ", ".join(f"{k} {v}" for k, v in dtypes.items()))
 
 
+def alike(name, **arrays):
+    """Arrays of one dtype and one shape (N, ...): nothing is broadcast silently."""
+    same_dtype(name, **arrays)
+    shapes = {label: array.shape for label, array in arrays.items()}
+    require(len(set(shapes.values())) == 1 and all(shapes.values()),
+            f"{name}: one shape (N, ...) expected, got " + ", ".join(f"{k} {v}" for k, v in shapes.items()))
+
+
 def same_dtype_as(name, x, **arrays):
     """Arrays that no gradient passes have x's dtype, or its real part's (x on the complex step). None is skipped."""
     for label, array in arrays.items():

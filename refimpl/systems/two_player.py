@@ -14,6 +14,8 @@ from refimpl.ops.random import fold
 from refimpl.optim import Optimiser, adam, cosine_rate
 from refimpl.train import Player, System
 
+from .drawing import wanted
+
 DEFAULTS = {"objective": "non_saturating", "penalty": "none", "penalty_weight": 1.0, "clip_weights": 0.0,
             "critic_steps": 1, "latent": 64, "rate": 1e-3, "rate_g": 1e-3, "beta1": 0.0, "beta2": 0.99, "steps": 4000,
             "batch": 64, "ema": 0.998}
@@ -189,12 +191,7 @@ def sampler(nets, data, conditional, options):
     Source: Goodfellow et al. 2014, arXiv:1406.2661.
     """
     def sample(params, state, n, key, ops, labels=None, first=0, **given):
-        require(conditional or labels is None, "this model knows no classes, so no labels can be asked for")
-        if conditional:
-            labels = np.arange(n) % data.classes if labels is None else np.asarray(labels)
-            require(labels.shape == (n,) and (n == 0 or 0 <= labels.min() <= labels.max() < data.classes),
-                    f"labels must be {n} integers in 0..{data.classes - 1}, got {labels.tolist()[:8]}")
-        pieces = []
+        labels, pieces = wanted(labels, n, data.classes if conditional else 0), []
         for start in range(0, n, CHUNK):
             index = np.arange(start, min(start + CHUNK, n))
             z = nets.latents(fold(key, 0), first + index, data.train, ops, **options | given)

@@ -5,20 +5,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import no_gpu
 
 from benchmarks import gpu, run
 from benchmarks.__main__ import main
 from kernels import cuda
 
 
-def no_gpu():
-    try:
-        cuda.array_module()
-    except ImportError:
-        return True
-
-
-@pytest.mark.skipif(not no_gpu(), reason="there is a GPU")
+@pytest.mark.skipif(no_gpu() is None, reason="there is a GPU")
 def test_without_a_gpu_rows_say_so_and_show_what_is_known(tmp_path, capsys):
     path = tmp_path / "a.json"
     assert main(["run", "conv2d", "group_norm", "--backends", "cupy,numba_cuda", "--json", str(path)]) == 0

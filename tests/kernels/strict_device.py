@@ -1,26 +1,11 @@
-"""A GPU as the CUDA backends see it, without one: arrays that refuse conversion to NumPy, kernels on the CPU model.
-
-And the mark of a test that needs a real one.
-"""
+"""A GPU as the CUDA backends see it, without one: arrays that refuse conversion to NumPy, kernels on the CPU model."""
 import functools
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
 from strict import StrictArray, to_host
 
 from kernels import cuda
-
-
-def no_gpu():
-    """Why nothing can run on a GPU here, or None."""
-    try:
-        cuda.array_module()
-    except ImportError as error:
-        return str(error)
-
-
-needs_gpu = pytest.mark.skipif(no_gpu() is not None, reason=str(no_gpu()))
 
 
 def _made(function):

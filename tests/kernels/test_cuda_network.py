@@ -5,8 +5,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import needs_gpu
 from strict import StrictArray, to_device, to_host
-from strict_device import needs_gpu, strict_device
+from strict_device import strict_device
 
 import kernels
 from kernels import cuda, cupy, versions
