@@ -102,6 +102,28 @@ def generator(params, z, level, alpha, *, config, ops):
     return x, pullback
 
 
+def head(params, h, group, ops):
+    r"""The end of a discriminator: the deviation within the minibatch, a convolution, two affine maps.
+
+    $$l = w^T\,\mathrm{lrelu}\left(W_2\,\mathrm{lrelu}(W_1 * [h, s(h)])\right)$$
+
+    Shapes: h (N, C, base, base), N a multiple of the group. Returns logits (N,), pullback(dlogits) -> grads, dh.
+    Raises: ValueError when the group does not divide N.
+    Source: Karras et al. 2018, arXiv:1710.10196, sec. 3 and table 2.
+    """
+    m, last = conv(params, "blocks.0.conv", minibatch_stddev(h, group), ops, padding=1)
+    d, dense = linear(params, "dense", ops.leaky_relu(m, SLOPE).reshape(len(h), -1), ops)
+    y, output = linear(params, "output", ops.leaky_relu(d, SLOPE), ops)
+
+    def pullback(dlogits):
+        g_output, dd = output(dlogits[:, None])
+        g_dense, dflat = dense(ops.leaky_relu_vjp(dd, d, SLOPE))
+        g_last, ds = last(ops.leaky_relu_vjp(dflat.reshape(m.shape), m, SLOPE))
+        return g_output | g_dense | g_last, minibatch_stddev_vjp(ds, h, group)
+
+    return y[:, 0], pullback
+
+
 def discriminator(params, x, level, alpha, *, config, ops):
     r"""One logit per image of base 2^level pixels: the generator's mirror image, minibatch deviation before its end.
 
@@ -129,18 +151,10 @@ def discriminator(params, x, level, alpha, *, config, ops):
         if k == level and fading:
             m_old, old_rgb = conv(params, f"from_rgb.{level - 1}", ops.average_pool(x, 2), ops)
             h = fade(lrelu(m_old), h, alpha)
-    s = minibatch_stddev(h, c.group)
-    m, last = conv(params, "blocks.0.conv", s, ops, padding=1)
-    flat = lrelu(m).reshape(len(x), -1)
-    d, dense = linear(params, "dense", flat, ops)
-    y, output = linear(params, "output", lrelu(d), ops)
+    logits, end = head(params, h, c.group, ops)
 
     def pullback(dlogits):
-        grads, dd = output(dlogits[:, None])
-        g, dflat = dense(lrelu_vjp(dd, d))
-        g_last, ds = last(lrelu_vjp(dflat.reshape(m.shape), m))
-        grads |= g | g_last
-        dh, dx_old = minibatch_stddev_vjp(ds, h, c.group), 0.0
+        (grads, dh), dx_old = end(dlogits), 0.0
         for k, (m1, conv1, m2, conv2, wide) in zip(range(1, level + 1), reversed(steps)):
             if k == level and fading:
                 g, dsmall = old_rgb(lrelu_vjp((1 - alpha) * dh, m_old))
@@ -151,7 +165,7 @@ def discriminator(params, x, level, alpha, *, config, ops):
         g, dx = from_rgb(lrelu_vjp(dh, m_in))
         return grads | g, dx + dx_old
 
-    return y[:, 0], pullback
+    return logits, pullback
 
 
 def generator_init(key, config, dtype=np.float32):

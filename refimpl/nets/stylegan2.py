@@ -5,12 +5,12 @@ nearest-neighbour and 2x2 means, without the authors' low-pass filter.
 """
 import numpy as np
 
-from refimpl.equations.batchwise import minibatch_stddev, minibatch_stddev_vjp
 from refimpl.ops._check import require
 
 from .blocks import conv, linear
 from .initial import conv_shapes, linear_shapes
 from .layers import gaussian
+from .progressive import head
 from .stylegan import SLOPE, check, mapping_init
 
 GAIN = 2**0.5  # restores the variance that leaky ReLU takes away
@@ -118,16 +118,10 @@ def discriminator(params, x, *, config, group, ops):
         s, shortcut = conv(params, f"blocks.{k}.shortcut", ops.average_pool(h, 2), ops)
         h = (ops.average_pool(lrelu(m2), 2) + s) * 0.5**0.5
         steps.append((before, m1, conv1, m2, conv2, shortcut))
-    s = minibatch_stddev(h, group)
-    m, last = conv(params, "blocks.0.conv", s, ops, padding=1)
-    d, dense = linear(params, "dense", lrelu(m).reshape(len(x), -1), ops)
-    y, output = linear(params, "output", lrelu(d), ops)
+    logits, end = head(params, h, group, ops)
 
     def pullback(dlogits):
-        grads, dd = output(dlogits[:, None])
-        g_dense, dflat = dense(lrelu_vjp(dd, d))
-        g_last, ds = last(lrelu_vjp(dflat.reshape(m.shape), m))
-        grads, dh = grads | g_dense | g_last, minibatch_stddev_vjp(ds, h, group)
+        grads, dh = end(dlogits)
         for before, m1, conv1, m2, conv2, shortcut in reversed(steps):
             dh = dh * 0.5**0.5
             g_s, dpool = shortcut(dh)
@@ -137,7 +131,7 @@ def discriminator(params, x, *, config, group, ops):
         g, dx = from_rgb(lrelu_vjp(dh, m_in))
         return grads | g, dx
 
-    return y[:, 0], pullback
+    return logits, pullback
 
 
 def generator_init(key, config, dtype=np.float32):

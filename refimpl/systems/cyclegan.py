@@ -10,7 +10,7 @@ from refimpl.ops.random import fold
 from refimpl.train import Player, System
 
 from .pix2pix import images_only, sources
-from .two_player import optimiser
+from .two_player import add, optimiser
 
 DEFAULTS = {"width": 16, "blocks": 2, "patch_widths": [32, 64], "weight": 10.0, "rate": 1e-3, "rate_g": 1e-3,
             "beta1": 0.5, "beta2": 0.99, "steps": 800, "batch": 64, "ema": 0.99}
@@ -71,9 +71,8 @@ def build(config, data):
             real_logits, real_back = judge(domain, params, real, ops)
             fake_logits, fake_back = judge(domain, params, fake, ops)
             dreal, dfake = adversarial.lsgan_d_vjp(1.0, real_logits, fake_logits, 0.0, 1.0)
-            one, other = real_back(dreal)[0], fake_back(dfake)[0]
             loss = loss + adversarial.lsgan_d(real_logits, fake_logits, 0.0, 1.0)
-            grads |= under(f"{domain}.", {n: g + other[n] for n, g in one.items()})
+            grads |= under(f"{domain}.", add(real_back(dreal)[0], fake_back(dfake)[0]))
         return loss, grads, state, {}
 
     def generators_loss(params, state, batch, key, ops):
@@ -90,8 +89,8 @@ def build(config, data):
         g_cycle_b, dfake_a = back_cycle_b(dcycle_b)
         g_b, _ = back_b(dfake_b + pull_b(dlogit_b)[1])
         g_a, _ = back_a(dfake_a + pull_a(dlogit_a)[1])
-        grads = under("to_a.", {n: g + g_cycle_a[n] for n, g in g_a.items()})
-        grads |= under("to_b.", {n: g + g_cycle_b[n] for n, g in g_b.items()})
+        grads = under("to_a.", add(g_a, g_cycle_a))
+        grads |= under("to_b.", add(g_b, g_cycle_b))
         cycle = float(np.mean(np.abs(cycle_a - a)) + np.mean(np.abs(cycle_b - b))) / 2
         return translation.cyclegan_g(*given), grads, state, {"cycle": cycle}
 

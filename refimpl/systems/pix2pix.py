@@ -10,7 +10,7 @@ from refimpl.ops._check import require
 from refimpl.ops.random import fold
 from refimpl.train import Player, System
 
-from .two_player import optimiser
+from .two_player import add, optimiser
 
 DEFAULTS = {"width": 32, "blocks": 3, "patch_widths": [32, 64], "weight": 100.0, "rate": 1e-3, "rate_g": 1e-3,
             "beta1": 0.5, "beta2": 0.99, "steps": 800, "batch": 64, "ema": 0.99}
@@ -65,9 +65,8 @@ def build(config, data):
         real_logits, real_back = judge(params["discriminator"], source, batch.x, ops)
         fake_logits, fake_back = judge(params["discriminator"], source, fake, ops)
         dreal, dfake = adversarial.minimax_d_vjp(0.5, real_logits, fake_logits)  # halved, which slows D, as the paper
-        one, other = real_back(dreal)[0], fake_back(dfake)[0]
-        return (adversarial.minimax_d(real_logits, fake_logits) / 2, {n: g + other[n] for n, g in one.items()}, state,
-                {})
+        grads = add(real_back(dreal)[0], fake_back(dfake)[0])
+        return adversarial.minimax_d(real_logits, fake_logits) / 2, grads, state, {}
 
     def generator_loss(params, state, batch, key, ops):
         source, weight = edges(batch.x), config["weight"]

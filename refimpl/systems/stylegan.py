@@ -78,8 +78,7 @@ def styles(weights, latent, mean, config, ops):
         dws = latent.truncation * dws
         grads, _ = back1(np.sum(np.where(early, dws, 0 * dws), axis=1))
         if mixed:
-            other, _ = back2(np.sum(np.where(early, 0 * dws, dws), axis=1))
-            grads = {n: g + other[n] for n, g in grads.items()}
+            grads = two_player.add(grads, back2(np.sum(np.where(early, 0 * dws, dws), axis=1))[0])
         return grads
 
     return ws, w1, pullback

@@ -15,6 +15,7 @@ from refimpl.ops._check import require
 from refimpl.train import Player
 
 from . import codes, flows
+from .two_player import add
 from .vqvae import one_level
 
 DEFAULTS = codes.DEFAULTS | {"positions": 2, "perceptual": 30.0, "adversarial": 0.2, "start": 600, "judge_rate": 1e-3,
@@ -74,8 +75,8 @@ def build(config, data):
         fake = model.decode(own, kept, model.quantised(own, kept, model.encode(own, kept, batch.x, ops), ops), ops)
         (real_logits, back_real), (fake_logits, back_fake) = judge(params, batch.x, ops), judge(params, fake, ops)
         d_real, d_fake = hinge_d_vjp(1.0, real_logits, fake_logits)
-        one, two = back_real(d_real)[0], back_fake(d_fake)[0]
-        return hinge_d(real_logits, fake_logits), {k: one[k] + two[k] for k in one}, state, {}
+        grads = add(back_real(d_real)[0], back_fake(d_fake)[0])
+        return hinge_d(real_logits, fake_logits), grads, state, {}
 
     def features(params, state, batch, key, ops):
         layers, logits, back = classifier(params["features"], batch.x, ops=ops)
