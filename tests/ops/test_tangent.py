@@ -48,6 +48,18 @@ def test_value_and_vjp_on_duals(name, seed):
             assert np.max(abs(derivative(a) - step), initial=0) <= 1e-10 * (1 + np.max(abs(step), initial=0))
 
 
+@pytest.mark.parametrize("name, options", [
+    ("sigmoid", ()), ("softplus", ()), ("silu", ()), ("tanh", ()), ("gelu", ("none",)), ("gelu", ("tanh",)), ("relu", ()),
+    ("leaky_relu", (0.2,))])
+def test_at_0_where_two_branches_meet(name, options):
+    """Random inputs never meet a tie of np.minimum or np.maximum; zero weights and biases at the start do."""
+    x = np.array([0.0, -0.0])
+    f, vjp = getattr(moving, name), getattr(moving, f"{name}_vjp")
+    assert np.array_equal(derivative(f(Dual(x, 1 + x), *options)), vjp(1 + x, x, *options))
+    second = vjp(1 + 0j * x, x + 1e-30j, *options).imag / 1e-30
+    assert np.max(abs(derivative(vjp(1 + x, Dual(x, 1 + x), *options)) - second)) <= 1e-15
+
+
 def test_lists_of_duals(rng):
     a, b, da = rng.standard_normal((2, 3)), rng.standard_normal((2, 2)), rng.standard_normal((2, 3))
     y = moving.concatenate([Dual(a, da), b])
