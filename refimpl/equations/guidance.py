@@ -159,15 +159,19 @@ def classifier_shifted(rule, gradient, scale, at="mean"):
     $$x_s \sim N\left(\mu + s\,\sigma^2\,\nabla\log p(y|x)\big|_{x=\mu},\ \sigma^2\right) \ \text{(derived)}, \qquad
       \dots\big|_{x=x_t} \ \text{(the printed algorithm, and most code)}$$
 
-    Shapes: rule of one stage with noise (ddpm); gradient(x, signal, noise) -> (N, ...), at the level of the x it is
-    given; at 'mean' or 'x_t'; returns a rule. They differ in the second order of a step.
-    Raises: ValueError for another `at`.
+    Shapes: rule of one stage with noise of a fixed variance (ddpm 'small' or 'large'); gradient(x, signal, noise) ->
+    (N, ...), at the level of the x it is given; at 'mean' or 'x_t'; returns a rule. They differ in the second order of a
+    step. A step without noise, the last, is not shifted.
+    Raises: ValueError for another `at`, or a rule whose variance is learned.
     Source: Dhariwal and Nichol 2021, arXiv:2105.05233, eq. 3-10 and alg. 1.
     """
     require(at in ("mean", "x_t"), f"at must be 'mean' or 'x_t', got {at!r}")
 
     def shifted(levels, i):
         (stage,) = rule(levels, i)
+        require(stage.log_variance is None, "classifier_shifted: a rule of fixed variance expected, this one's is learned")
+        if stage.sigma == 0:
+            return (stage,)
 
         def nudge(x, past):
             where, level = (x, tuple(levels[i + 1])) if at == "mean" else (past[0][0], past[0][2])

@@ -32,7 +32,7 @@ PAIRWISE = {  # the tangent of f(a, b) = y from those of a and b, which are 0 fo
     np.true_divide: lambda a, b, y, da, db: (da - y * db) / b,
     np.power: lambda a, b, y, da, db: b * a ** (b - 1) * da,  # of a fixed exponent: see __array_ufunc__
     np.maximum: lambda a, b, y, da, db: np.where(a >= b, da, db),
-    np.minimum: lambda a, b, y, da, db: np.where(a < b, da, db),  # ties not as above: softplus takes max(x, 0) and min(x, -x)
+    np.minimum: lambda a, b, y, da, db: np.where(a < b, da, db),  # a tie is b: softplus has max(x, 0) and min(x, -x)
 }
 
 BILINEAR = {np.matmul, np.tensordot, np.einsum}

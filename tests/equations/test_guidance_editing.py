@@ -44,6 +44,14 @@ def test_both_places_of_the_gradient_agree_to_second_order():
     assert np.log2(differences[0] / differences[1]) == pytest.approx(2, abs=0.1)
 
 
+def test_the_last_step_asks_no_classifier():
+    """Its variance is 0: the classifier is not asked about a clean image, where a score may not exist."""
+    asked = lambda x, signal, noise: x / noise
+    x, rule = np.array([[0.4, -0.7]]), samplers.ddpm()
+    ends = [samplers.sample(eps, x, LEVELS[-2:], r, ops=ops) for r in (rule, guidance.classifier_shifted(rule, asked, 1.0))]
+    np.testing.assert_array_equal(*ends)
+
+
 def test_interval():
     s = guidance.interval(3.0, 0.5, 2.0)
     assert [s(1.0, noise) for noise in (0.4, 0.5, 0.51, 2.0, 2.01)] == [1.0, 1.0, 3.0, 3.0, 1.0]
@@ -139,6 +147,7 @@ def test_sdedit():
     (lambda: guidance.rescaled(np.ones((1, 1)), np.ones((1, 1)), 0.7), "two values"),
     (lambda: guidance.dynamic_threshold(np.ones((1, 3)), 0.0), r"\(0, 1\]"),
     (lambda: guidance.classifier_shifted(samplers.ddpm(), None, 1.0, "x0"), "at must be"),
+    (lambda: guidance.classifier_shifted(samplers.ddpm("learned"), None, 1.0)(LEVELS, 5), "of fixed variance"),
     (lambda: guidance.thresholded(eps, 0.9, guidance=2.0)(np.ones((1, 2)), 0.6, 0.8), "needs a condition"),
     (lambda: editing.repaint_levels(LEVELS, 0, 1), "at least 1"),
     (lambda: editing.sdedit_start(np.ones((1, 2)), LEVELS, 1.5, np.ones((1, 2)), ops=ops), r"\[0, 1\]"),
