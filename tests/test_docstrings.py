@@ -28,6 +28,8 @@ def complaints(module):
         is_gradient = name.endswith("_vjp") or "grad" in name.split("_") or "gradient" in name.split("_")
         if not doc:
             sentences.append(f"{where} has no docstring")
+        elif not function.__doc__.replace("\n", "").isprintable():
+            sentences.append(f"{where} has a control character in its docstring: a command of TeX lost its backslash")
         elif ".systems" in module.__name__:  # a system is a composition: its papers stand once, in the module's docstring
             if name == "build" and module.__name__ != "refimpl.systems" and "arXiv" not in (module.__doc__ or ""):
                 sentences.append(f"{module.__name__} names no paper in its docstring")
@@ -62,6 +64,9 @@ def test_bad_functions_are_found():
         Shapes: x any.
         """
 
+    def torn(x):
+        """$\text{good}$. Shapes: x any. Source: Euler 1748."""
+
     def good(x):
         """Shapes: x any. Source: Euler 1748."""
 
@@ -75,9 +80,10 @@ def test_bad_functions_are_found():
         return x
 
     planted = types.ModuleType("planted")
-    for function in (bare, vague, good, good_vjp, good_gradient, _private):
+    for function in (bare, vague, torn, good, good_vjp, good_gradient, _private):
         function.__module__ = "planted"
         setattr(planted, function.__name__, function)
     planted.imported = modules
     assert complaints(planted) == ["planted.bare has no docstring", "planted.good_gradient has no docstring",
-                                   "planted.vague has no 'Source:' in its docstring"]
+                                   "planted.torn has a control character in its docstring: a command of TeX lost its "
+                                   "backslash", "planted.vague has no 'Source:' in its docstring"]

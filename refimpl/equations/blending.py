@@ -21,7 +21,7 @@ def guidance(source, target=None):
     $$v_{pq} = g_p - g_q, \quad\text{or, mixed, whichever of } g_p-g_q,\, f_p-f_q \text{ is larger in size}$$
 
     Shapes: source (H, W), target (H, W) or None. Returns v(p, q) for arrays p, q (K, 2) of pixels.
-    Source: Pérez, Gangnet, Blake 2003, ACM TOG 22(3), eq. 11 and 12.
+    Source: Pérez, Gangnet, Blake 2003, ACM TOG 22(3), eq. 11 to 13.
     """
     def v(p, q):
         own = source[tuple(p.T)] - source[tuple(q.T)]
@@ -41,7 +41,7 @@ def poisson_blend(target, mask, v):
 
     Shapes: target (H, W); mask (H, W) bool, clear of the image's border; v as `guidance` returns. Returns (H, W).
     Raises: ValueError when the mask touches the border, is empty or has another shape.
-    Source: Pérez, Gangnet, Blake 2003, ACM TOG 22(3), eq. 2 and 7; as used with GANs: Wu et al. 2019, arXiv:1703.07195.
+    Source: Pérez, Gangnet, Blake 2003, ACM TOG 22(3), eq. 3 and 7; as used with GANs: Wu et al. 2019, arXiv:1703.07195.
     """
     mask = np.asarray(mask)
     require(mask.shape == target.shape and mask.dtype == np.bool_ and mask.any(),

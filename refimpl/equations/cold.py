@@ -60,7 +60,7 @@ def blurred(x, s, width):
     Shapes: x (N, C, H, W); s (N,) at least 0, whole or not; width w in pixels; returns x's shape. Linear in x; C is the
     orthonormal cosine transform of type 2, so that s = 0 is the identity and the mean never changes.
     Raises: ValueError when x is no images, or s is negative.
-    Source: Bansal et al. 2022, arXiv:2208.09392, sec. 5.2; in frequencies: Rissanen et al. 2023, arXiv:2206.13397, eq. 4.
+    Source: Bansal et al. 2022, arXiv:2208.09392, sec. 5.2; in frequencies: Rissanen et al. 2023, arXiv:2206.13397.
     """
     s = np.asarray(s, dtype=np.float64)
     require(x.ndim == 4 and s.shape == x.shape[:1] and (s >= 0).all(),
@@ -80,10 +80,10 @@ def faded(x, share, z):
 
     $$D(x, s) = \left(1-\tfrac sT\right)x + \tfrac sT z$$
 
-    Shapes: x, z (N, ...); share s/T (N,) in [0, 1]; returns (N, ...). Linear. Fixed z: algorithm 2 is then exact for any
-    restorer whose error does not change with x.
+    Shapes: x, z (N, ...); share s/T (N,) in [0, 1]; returns (N, ...). Linear. With z fixed, algorithm 2 goes from z straight
+    to the mean of what the restorer says on the way: its error stays, since at s = T nothing of the data is left.
     Raises: ValueError when the shapes differ.
-    Source: Bansal et al. 2022, arXiv:2208.09392, sec. 5.3 (fixed noise), with the straight path's levels.
+    Source: Bansal et al. 2022, arXiv:2208.09392, sec. 5.1 (fixed noise), with the straight path's levels.
     """
     require(x.shape == z.shape, f"faded: z in x's shape {x.shape} expected, got {z.shape}")
     return per_sample(1 - np.asarray(share), x) * x + per_sample(share, x) * z

@@ -24,7 +24,7 @@ def vp_level(t, beta_min=0.1, beta_max=20.0):
 
     Shapes: t in [0, 1], any shape; returns signal, noise of it, float64.
     Raises: ValueError when t leaves [0, 1].
-    Source: Song et al. 2021, arXiv:2011.13456, app. B.
+    Source: Song et al. 2021, arXiv:2011.13456, app. C.
     """
     t = _unit(t)
     power = -(t**2) * (beta_max - beta_min) / 2 - t * beta_min  # log signal^2
@@ -52,7 +52,7 @@ def subvp_level(t, beta_min=0.1, beta_max=20.0):
 
     Shapes: t in [0, 1], any shape; returns signal, noise of it, float64.
     Raises: ValueError when t leaves [0, 1].
-    Source: Song et al. 2021, arXiv:2011.13456, app. B.
+    Source: Song et al. 2021, arXiv:2011.13456, app. C.
     """
     signal, noise = vp_level(t, beta_min, beta_max)
     return signal, noise**2
@@ -64,7 +64,7 @@ def subvp_time(log_snr, beta_min=0.1, beta_max=20.0):
     $$t: \quad \mathrm{signal}(t)/(1-\mathrm{signal}(t)^2) = e^{\log\mathrm{SNR}/2}$$
 
     Shapes: log_snr any shape; returns it.
-    Source: Song et al. 2021, arXiv:2011.13456, app. B (the path).
+    Source: Song et al. 2021, arXiv:2011.13456, app. C (the path).
     """
     signal, noise = level_of_log_snr(log_snr, "subvp")
     with np.errstate(divide="ignore"):
@@ -78,7 +78,7 @@ def ve_level(t, sigma_min=0.01, sigma_max=50.0):
 
     Shapes: t in [0, 1], any shape; returns signal, noise of it, float64. t = 0 is sigma_min, not clean.
     Raises: ValueError when t leaves [0, 1].
-    Source: Song et al. 2021, arXiv:2011.13456, app. B.
+    Source: Song et al. 2021, arXiv:2011.13456, app. C.
     """
     t = _unit(t)
     return np.ones(t.shape), sigma_min * (sigma_max / sigma_min) ** t
@@ -90,7 +90,7 @@ def ve_time(log_snr, sigma_min=0.01, sigma_max=50.0):
     $$t = \frac{-\frac12\log\mathrm{SNR} - \log\sigma_{\min}}{\log\sigma_{\max}-\log\sigma_{\min}}$$
 
     Shapes: log_snr any shape; returns it.
-    Source: Song et al. 2021, arXiv:2011.13456, app. B.
+    Source: Song et al. 2021, arXiv:2011.13456, app. C.
     """
     return (-np.asarray(log_snr, dtype=np.float64) / 2 - math.log(sigma_min)) / math.log(sigma_max / sigma_min)
 
@@ -214,7 +214,7 @@ def exponential_levels(steps, sigma_min=0.002, sigma_max=80.0):
 
     Shapes: returns (steps+1, 2) rows (1, sigma).
     Raises: ValueError unless 0 < sigma_min < sigma_max and steps >= 1.
-    Source: Song and Ermon 2019, arXiv:1907.05600, sec. 4.3; k-diffusion's name.
+    Source: Song and Ermon 2019, arXiv:1907.05600, sec. 4.1; k-diffusion's name.
     """
     require(0 < sigma_min < sigma_max, f"0 < sigma_min < sigma_max expected, got {sigma_min} and {sigma_max}")
     return with_end(np.ones(steps), np.exp(np.linspace(np.log(sigma_max), np.log(sigma_min), _steps(steps))))

@@ -104,7 +104,7 @@ def free_bits(kl, least):
 
     Shapes: kl (N, D) nats per dimension; least (lambda) nats; returns a scalar. Piecewise: at the floor, gradient 0.
     Raises: ValueError when kl is not (N, D).
-    Source: Kingma et al. 2016, arXiv:1606.04934, sec. 4.2 (eq. 15), with the mean over the minibatch.
+    Source: Kingma et al. 2016, arXiv:1606.04934 (its objective with free bits), with the mean over the minibatch.
     """
     require(kl.ndim == 2 and len(kl), f"free_bits: kl must be (N, D), got shape {kl.shape}")
     mean = np.mean(kl, axis=0)
@@ -161,7 +161,7 @@ def linear_gaussian_evidence(x, w, b, variance):
 
     Shapes: x (N, D); w (D, K); b (D,); variance (sigma^2) a number; returns (N,) nats.
     Raises: ValueError when shapes do not fit or the variance is not positive.
-    Source: Tipping and Bishop 1999, J. R. Statist. Soc. B 61(3), eq. 4.
+    Source: Tipping and Bishop 1999, J. R. Statist. Soc. B 61(3).
     """
     d = x.shape[-1]
     require(x.ndim == 2 and w.shape[:1] == b.shape == (d,) and variance > 0,
@@ -178,7 +178,7 @@ def linear_gaussian_posterior(x, w, b, variance):
     $$p(z|x) = N\left(M^{-1}W^T(x-b),\ \sigma^2 M^{-1}\right), \qquad M = W^T W + \sigma^2 I$$
 
     Shapes: as linear_gaussian_evidence; returns mean (N, K) and covariance (K, K).
-    Source: Tipping and Bishop 1999, J. R. Statist. Soc. B 61(3), eq. 6-8.
+    Source: Tipping and Bishop 1999, J. R. Statist. Soc. B 61(3).
     """
     inverse = np.linalg.inv(w.T @ w + variance * np.eye(w.shape[1], dtype=x.dtype))
     return (x - b) @ w @ inverse, variance * inverse
@@ -192,7 +192,7 @@ def probabilistic_pca(x, k):
     Shapes: x (N, D) with N > k, D > k; returns w (D, k), b (D,), variance. Directions without variance are allowed as
     long as some variance is left outside the first k.
     Raises: ValueError when k does not fit, or nothing is left outside the first k directions.
-    Source: Tipping and Bishop 1999, J. R. Statist. Soc. B 61(3), eq. 7 and 15.
+    Source: Tipping and Bishop 1999, J. R. Statist. Soc. B 61(3), eq. 7 and 8.
     """
     require(x.ndim == 2 and 1 <= k < min(x.shape), f"probabilistic_pca: k must be in 1..{min(x.shape) - 1}, got {k}")
     b = np.mean(x, axis=0)

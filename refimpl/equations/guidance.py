@@ -63,7 +63,7 @@ def interval(scale, low, high):
 
     Shapes: numbers; returns a function of (signal, noise), the sampler loop's `guidance`.
     Raises: ValueError unless 0 <= low < high.
-    Source: Kynkäänniemi et al. 2024, arXiv:2404.07724, eq. 5.
+    Source: Kynkäänniemi et al. 2024, arXiv:2404.07724.
     """
     require(0 <= low < high, f"0 <= low < high expected, got {low} and {high}")
     return lambda signal, noise: scale if low * signal < noise <= high * signal else 1.0

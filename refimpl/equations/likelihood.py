@@ -20,8 +20,9 @@ def variational_bound(predict, x0, schedule, bins, *, ops, key, prediction="eps"
     $$-\log p(x_0) \le L_T + \sum_{t=2}^T L_{t-1} + L_0$$
 
     Shapes: x0 (N, ...) on the grid of `bins` values (None: data without one); predict(x_t, t), t (N,) integers, returns
-    the prediction, or with variance='learned' twice its channels, or 'small', 'large'; returns a dict of prior (N,),
-    terms (T, N) (terms[t-1] is L_{t-1}), total (N,) in nats, bits (N,) per dimension. clip=(lo, hi) clips x0_hat.
+    the prediction; variance 'small', 'large', or 'learned': then predict returns twice the channels. Returns a dict of
+    prior (N,), terms (T, N) (terms[t-1] is L_{t-1}), total (N,) in nats, bits (N,) per dimension. clip=(lo, hi) clips
+    x0_hat.
     Raises: ValueError for another variance or prediction, or x0 outside [-1, 1].
     Source: Ho et al. 2020, arXiv:2006.11239, eq. 5; Nichol and Dhariwal 2021, arXiv:2102.09672, sec. 3.
     """
@@ -159,7 +160,7 @@ def grid_posterior(x0, x_s, signal, noise, bins):
 
     Shapes: x0 (N, ...) on the grid of `bins` values in [-1, 1], x_s (N, ...); signal, noise numbers; returns (N,).
     Raises: ValueError when the shapes differ, bins < 2 or the noise is 0.
-    Source: Kingma et al. 2021, arXiv:2107.00630, sec. 3.3, eq. 8.
+    Source: Kingma et al. 2021, arXiv:2107.00630, sec. 3.3.
     """
     require(x0.shape == x_s.shape and bins >= 2 and noise > 0,
             f"grid_posterior: x_s in x0's shape {x0.shape}, bins >= 2 and noise > 0 expected, got {x_s.shape}, {bins} "

@@ -21,7 +21,7 @@ def mixture(weights, means, variances):
     $$p(x_0) = \sum_k w_k\, N(x_0;\ \mu_k,\ \mathrm{diag}\,s_k^2)$$
 
     Shapes: weights (K,); means (K, D); variances broadcast to (K, D): a number, (K, 1) or (K, D). Returns a Mixture.
-    Raises: ValueError for weights that are negative or do not sum to 1, negative variances, or shapes that do not fit.
+    Raises: ValueError for weights that are not positive or do not sum to 1, negative variances, or shapes that do not fit.
     Source: Bishop 2006, Pattern Recognition and Machine Learning, sec. 2.3.9.
     """
     weights, means = np.asarray(weights, dtype=np.float64), np.asarray(means, dtype=np.float64)

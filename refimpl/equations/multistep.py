@@ -21,7 +21,7 @@ def plms():
     Shapes: returns a rule for timesteps that are evenly spaced in t. The first step averages eps at both its ends, the
     next two take (3, -1)/2 and (23, -16, 5)/12. Order 2: the weights know t, the step does not. Last: x0_hat of eps'.
     Raises: ValueError at signal 0.
-    Source: Liu et al. 2022, arXiv:2202.09778, eq. 12 and 14; the first step: Rombach et al. 2022, their code.
+    Source: Liu et al. 2022, arXiv:2202.09778; the first step: Rombach et al. 2022, their code.
     """
     weights = {1: (3 / 2, -1 / 2), 2: (23 / 12, -16 / 12, 5 / 12)}
 

@@ -94,7 +94,7 @@ def sliced_score_matching(net, x, v):
     Shapes: net(x) returns s (N, ...) and pullback(ds) -> dparams (a dict), dx, and takes complex128; x, v (N, ...)
     float64, v of covariance I. Returns the loss and dparams. It differs from E norm(s - true score)^2/2 by a constant.
     Raises: TypeError unless x and v have one dtype; ValueError when their shapes differ.
-    Source: Song et al. 2019, arXiv:1905.07088, eq. 8.
+    Source: Song et al. 2019, arXiv:1905.07088 (its form with variance reduction).
     """
     same_dtype("sliced_score_matching", x=x, v=v)
     require(x.shape == v.shape and len(x) > 0, f"v must have x's shape {x.shape}, got {v.shape}")

@@ -24,7 +24,7 @@ def drift_and_diffusion(t, kind, beta_min=0.1, beta_max=20.0, sigma_min=0.01, si
 
     Shapes: t in [0, 1], any shape; returns f, g^2 of it, float64. beta(t) is linear from beta_min to beta_max.
     Raises: ValueError for another kind.
-    Source: Song et al. 2021, arXiv:2011.13456, sec. 3.4 and app. B.
+    Source: Song et al. 2021, arXiv:2011.13456, sec. 3.4, app. B and C.
     Facts: f = d log signal/dt and g^2 = d noise^2/dt - 2 f noise^2 of the path.
     """
     require(kind in ("vp", "subvp", "ve"), f"kind must be 'vp', 'subvp' or 've', got {kind!r}")

@@ -64,8 +64,8 @@ def cyclegan_g(logit_a, logit_b, a, a_cycle, b, b_cycle, weight):
 
     $$\frac12 E(l_a-1)^2 + \frac12 E(l_b-1)^2 + \lambda\left(E\,|F(G(a))-a| + E\,|G(F(b))-b|\right)$$
 
-    Shapes: logits any; a and a_cycle of one shape, b and b_cycle of one shape. weight is lambda, 10 in the paper.
-    Returns a scalar.
+    Shapes: logits any; a and a_cycle of one shape, b and b_cycle of one shape. weight is lambda; the paper's squares have
+    no 1/2, so that its lambda, 10 beside them, is 5 here. Returns a scalar.
     Raises: ValueError when an image and its cycle differ in shape.
     Source: Zhu et al. 2017, arXiv:1703.10593, eq. 3 with the least squares of sec. 4.
     """
@@ -102,7 +102,7 @@ def restyle(x, w, generator, encoder, steps):
 
     Shapes: x (N, ...), w (N, D); generator(w) -> (N, ...), encoder(x, y) -> (N, D). Returns the codes, (steps+1, N, D).
     Raises: ValueError when steps is negative.
-    Source: Alaluf et al. 2021, arXiv:2104.02699, eq. 2-3.
+    Source: Alaluf et al. 2021, arXiv:2104.02699.
     """
     require(steps >= 0, f"restyle: steps must not be negative, got {steps}")
     codes = [w]

@@ -114,6 +114,7 @@ def prelu_vjp(dy, x, slope):
     dslope = np.sum(np.where(x.real > 0, 0 * x, x) * dy, axis=(0, *range(2, x.ndim)))
     return dx, dslope if slope.shape[0] == x.shape[1] else np.sum(dslope)[None]
 
+
 def tanh(x):
     r"""Hyperbolic tangent.
 

@@ -117,7 +117,6 @@ def max_pool_vjp(dy, x, k, stride=None, padding=0):
     return np.moveaxis(dx[:, top:top + x.shape[2], left:left + x.shape[3]], -1, 1)
 
 
-
 def pixel_shuffle(x, k):
     r"""Enlargement by rearrangement: k^2 channels become a k x k block of pixels.
 
@@ -140,6 +139,7 @@ def pixel_shuffle_vjp(dy, x, k):
     require(dy.shape == (n, c // (k * k), h * k, w * k),
             f"pixel_shuffle_vjp: dy must be {(n, c // (k * k), h * k, w * k)}, got {dy.shape}")
     return dy.reshape(n, c // (k * k), h, k, w, k).transpose(0, 1, 3, 5, 2, 4).reshape(x.shape)
+
 
 def concatenate(arrays, axis=1):
     r"""Arrays one after another along an axis (the U-Net's skip connections).

@@ -119,7 +119,7 @@ def sampler_step_vjp(dy, x, e_c, e_u=None, w=1.0, *, a, b, lo=None, hi=None, c_x
     """g = dx0_hat + c_0 dx_s where not clipped, else 0; dx = c_x dx_s + a g; de = c_e dx_s + b g.
 
     dy = (dx_s, dx0_hat). Returns dx, de_c = w de, de_u = (1 - w) de; without e_u de and None. On the clip's edge
-    g passes.
+    g passes. The history, the noise and the coefficients get no gradient.
     """
     dx_s, dx0 = dy
     same_shape_as("sampler_step_vjp", x, dx_s=dx_s, dx0=dx0)

@@ -40,7 +40,7 @@ def build(config, data):
 def standing(nets, params, state, data, ops, truncation, passes=50, batch=64):
     r"""The generator's state with batch norm's statistics over fresh samples, as truncated as those to be drawn.
 
-    $$\mu, v \leftarrow .9\,(\mu, v) + .1\,(\mu, v)_{	ext{batch } k}, \qquad k = 1 \dots \mathrm{passes}$$
+    $$\mu, v \leftarrow .9\,(\mu, v) + .1\,(\mu, v)_{\text{batch } k}, \qquad k = 1 \dots \mathrm{passes}$$
 
     Those of training belong to other parameters than the averaged ones, and to z that is not truncated.
     Shapes: returns the generator's state, the same for every key and number of samples.

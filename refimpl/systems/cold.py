@@ -25,6 +25,8 @@ def build(config, data):
 
     $$L = E_s\,\|R(D(x_0, s), s) - x_0\|^2, \qquad D(x, s) = A^s x \ \text{(blur)}, \quad
       \left(1-\tfrac sT\right)x + \tfrac sT z \ \text{(noise)}$$
+
+    The paper takes the L1 norm; squared, the best restorer is the mean of what could have been there.
     """
     kind, T, shape, classes = config["degradation"], config["T"], data.shape, data.classes
     require(kind in KINDS, f"degradation must be one of {', '.join(KINDS)}, got {kind!r}")

@@ -1,6 +1,6 @@
 """CycleGAN: two maps between two domains without pairs, held together by coming back: digits and inverted digits.
 
-Zhu et al. 2017, arXiv:1703.10593.
+Zhu et al. 2017, arXiv:1703.10593. The weight 10 stands beside halved squares: twice the paper's.
 """
 import numpy as np
 

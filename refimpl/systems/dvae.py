@@ -22,7 +22,7 @@ DEFAULTS = codes.DEFAULTS | {"tau": 1.0, "tau_end": 0.3, "beta": 1.0, "variance"
 def build(config, data):
     r"""The system: players autoencoder and prior.
 
-    $$-\mathrm{ELBO} = \frac{\|x-\hat x\|^2}{2\sigma^2} + \beta\,\mathrm{KL}(q\,\|\,U)$$
+    $$-\mathrm{ELBO} = \frac{\|x-\hat x\|^2}{2\sigma^2} + \beta\,\mathrm{KL}(q\,\|\,U) + \mathrm{const}$$
 
     The temperature falls from tau to tau_end along a cosine over the run; codes are the likeliest ones afterwards.
     Shapes: config as DEFAULTS. Returns a System.
