@@ -10,8 +10,7 @@ from ..philox import GROUP, normals
 from ..simd import WIDTH, clip, fma, splat
 
 _W, _A, _B, _LO, _HI, _CX, _C0, _CE, _SIGMA, _CH = range(10)  # columns of a sample's coefficients
-RUN = 1 << 15  # elements that a worker takes at a time
-SMALL = 1 << 11  # of few elements in all, so that every worker has some
+RUN = 1 << 13  # elements that a worker takes at a time
 STREAMED = 1 << 24  # bytes of a step, about half a last cache: of more than that, no estimate is there when it is next read
 _NO_WORDS, _NO_ADDRESSES = np.empty(0, np.uint64), np.empty(0, np.int64)
 
@@ -86,8 +85,8 @@ def _drawn(x_s, x0, x, e_c, e_u, buffer, history, first, start, stop, past, coef
         _update(x_s, x0, x, e_c, e_u, buffer - first - 4 * whole, history, first, whole, stop, past, coefficients)
 
 
-@kernel((OUT, OUT, IN, IN, IN, IN, int64[::1], IN, uint64[::1], OUT, INT, INT, INT, INT, INT))
-def _step(x_s, x0, x, e_c, e_u, z, history, coefficients, random, buffers, n, m, run, columns, workers):
+@kernel((OUT, OUT, IN, IN, IN, IN, int64[::1], IN, uint64[::1], OUT, INT, INT, INT, INT))
+def _step(x_s, x0, x, e_c, e_u, z, history, coefficients, random, buffers, n, m, columns, workers):
     """Samples in runs, shared out to the workers; without e_c it is q_sample. An array of size 0 is none; random:
     nothing, or the key's low and high word, the draw, and the samples' indices. A sample's coefficients start columns
     behind those of the one before.
@@ -95,7 +94,7 @@ def _step(x_s, x0, x, e_c, e_u, z, history, coefficients, random, buffers, n, m,
     A sample's first run takes the elements before a vector's boundary in x0 along: a vector across two cache lines takes
     as long as two. Where they are no whole blocks of noise there is no boundary to be had.
     """
-    runs = -(-m // run)
+    runs = -(-m // RUN)
     from_e, from_u, from_z = _address(e_c), _address(e_u), _address(z)
     for worker in prange(workers):
         for task in range(n * runs * worker // workers, n * runs * (worker + 1) // workers):
@@ -104,7 +103,7 @@ def _step(x_s, x0, x, e_c, e_u, z, history, coefficients, random, buffers, n, m,
             head = -(address(x0) + first) // 4 % WIDTH
             past = 16 * x.size > STREAMED and head % 4 == 0
             head = min(m, head if head % 4 == 0 else 0)
-            start, stop = head + k * run, min(m, head + (k + 1) * run)
+            start, stop = head + k * RUN, min(m, head + (k + 1) * RUN)
             for begin, end in ((0, head if k == 0 else 0), (start, stop)):
                 if begin >= end:
                     continue
@@ -127,8 +126,7 @@ def launch(x_s, x0, x, e_c, e_u, z, history, coefficients):
         coefficients = table.reshape(-1)
     else:
         coefficients = np.array(coefficients, np.float32)
-    run = RUN if n * m > threads() * RUN else SMALL
-    workers = min(threads(), n * -(-m // run))
+    workers = min(threads(), n * -(-m // RUN))
     if isinstance(z, tuple):
         key, index, draw = z
         random = np.concatenate([np.array([key & 2**32 - 1, key >> 32, draw], np.uint64), np.asarray(index, np.uint64)])
@@ -136,7 +134,7 @@ def launch(x_s, x0, x, e_c, e_u, z, history, coefficients):
     flats = [NONE if a is None else flat(a) for a in (x, e_c, e_u, z)]
     past = [flat(h) for h in history]  # named, so that what the addresses point to stays alive
     at = np.array([h.ctypes.data for h in past], np.int64) if past else _NO_ADDRESSES
-    _step(x_s, x0, *flats, at, coefficients, random, scratch(workers * GROUP), n, m, run, columns, workers)
+    _step(x_s, x0, *flats, at, coefficients, random, scratch(workers * GROUP), n, m, columns, workers)
 
 
 def sampler_step(out, x, e_c, e_u=None, w=1.0, *, a, b, lo=None, hi=None, c_x=0.0, c_0=0.0, c_e=0.0, history=(), c_h=(),
