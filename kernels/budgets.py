@@ -14,7 +14,7 @@ from . import cuda
 from .attention.cupy_cuda import attention, attention_vjp
 from .contract import contracts
 from .conv2d.cupy_cuda import conv2d, conv2d_vjp
-from .group_norm.cupy_cuda import group_norm, group_norm_vjp
+from .group_norm.cupy_cuda import arrays_moved, group_norm, group_norm_vjp
 from .hostcuda import compiled, traffic
 from .hostcuda.numba_ptx import compile_ptx
 from .noise_mse.cupy_cuda import noise_mse, noise_mse_vjp
@@ -24,24 +24,31 @@ from .sampler_step.cupy_cuda import sampler_step
 FILE = Path(__file__).with_name("budgets.json")
 ROOM = 1.15       # between the registers and instructions of one compiler and of the next
 PROCESSORS = 132  # multiprocessors that tile sizes are chosen for
+SHARED = 227 << 10  # bytes of shared memory that a block may ask for, of the largest device
 
 
 def calls():
-    """{name: (function(device), bytes that it must move, and how many times as many it may)}."""
+    """{operation and version: (function(device), bytes that it must move, and how many times as many it may)}."""
     rng = np.random.default_rng(0)
     made = lambda *shape: rng.standard_normal(shape, dtype=np.float32)
     half = lambda *shape: made(*shape).astype(np.float16)
-    x, e, u, key = made(2, 3, 32, 32), made(2, 3, 32, 32), made(2, 3, 32, 32), (7, np.arange(2), 3)
-    step = dict(a=1.25, b=-0.75, lo=-1.0, hi=1.0, c_x=0.3, c_0=0.7, c_e=0.0, history=(x,), c_h=(0.5,), z=key, sigma=0.1)
-    image, affine, cotangent, wide = made(1, 64, 32, 32), made(64), made(1, 64, 32, 32), made(1, 4, 128, 128)
+    step = dict(a=1.25, b=-0.75, lo=-1.0, hi=1.0, c_x=0.3, c_0=0.7, c_e=0.0, c_h=(0.5,), sigma=0.1)
+    affine, silu = made(64), {"silu": True}
     pixels, filters, dy = made(1, 16, 8, 32), made(64, 16, 3, 3), made(1, 64, 8, 32)
     q, k, v, do = (made(1, 1, 128, 64) for _ in range(4))
-    rows = [
-        ("best", sampler_step, (x, e, u, 2.0), step, 1.1), ("vector", q_sample, (x, 0.8, 0.6, key), {}, 1.1),
-        ("best", noise_mse, (e, key), {}, 1.1), ("best", noise_mse_vjp, (made(2), e, key), {}, 1.1),
-        ("best", group_norm, (image, affine, affine, 16), {"silu": True}, 1.1),
-        ("partial", group_norm, (wide, affine[:4], affine[:4], 1), {"silu": True}, 1.6),
-        ("best", group_norm_vjp, (cotangent, image, affine, affine, 16), {"silu": True}, 1.1),
+    rows = []
+    for label, shape in (("", (2, 3, 32, 32)), (", odd", (8, 3, 31, 31))):  # odd: samples do not start on 16 bytes
+        (x, e, u, h), key = (made(*shape) for _ in range(4)), (7, np.arange(shape[0]), 3)
+        rows += [("best" + label, sampler_step, (x, e, u, 2.0), step | {"history": (h,), "z": key}, 1.1),
+                 ("vector" + label, q_sample, (x, 0.8, 0.6, key), {}, 1.1), ("best" + label, noise_mse, (e, key), {}, 1.1),
+                 ("best" + label, noise_mse_vjp, (made(shape[0]), e, key), {}, 1.1)]
+    for label, shape, groups in (("best", (1, 64, 32, 32), 16), ("best, odd", (1, 64, 31, 31), 16),
+                                 ("x_kept", (1, 4, 56, 56), 1), ("partial", (1, 4, 128, 128), 1)):
+        args = made(*shape), affine[:shape[1]], affine[:shape[1]], groups
+        if label != "x_kept":
+            rows.append((label, group_norm, args, silu, 1.1))
+        rows.append((label, group_norm_vjp, (made(*shape), *args), silu, 1.1))
+    rows += [
         ("best", conv2d, (pixels, filters, affine), {"padding": 1}, 2),
         ("wmma", conv2d, (half(1, 16, 8, 32), half(64, 16, 3, 3), half(64)), {"padding": 1}, 2),
         ("small", conv2d, (pixels, filters, affine), {"padding": 1}, 2),
@@ -49,19 +56,24 @@ def calls():
         ("small", conv2d_vjp, (dy, pixels, filters, None), {"padding": 1}, 2),
         ("best", attention, (q, k, v), {}, 2), ("wmma", attention, (half(1, 1, 128, 64),) * 3, {}, 2),
         ("best", attention_vjp, (do, q, k, v), {}, 2)]
-    tiles = {"conv2d": _conv_tiles, "conv2d_vjp": _conv_vjp_tiles, "attention": _attention_tiles,
-             "attention_vjp": _attention_vjp_tiles}
+    models = {"conv2d": _conv_tiles, "conv2d_vjp": _conv_vjp_tiles, "attention": _attention_tiles,
+              "attention_vjp": _attention_vjp_tiles, "group_norm": _groups, "group_norm_vjp": _groups}
     found = {}
-    for version, function, args, options, room in rows:
-        name = function.__name__
-        least = tiles[name](version, *args) if name in tiles else contracts()[name].bytes(args, options)
-        found[f"{name} {version}"] = functools.partial(
-            _called, function, args, options | {"version": version}), least, room
+    for label, function, args, options, room in rows:
+        name, version = function.__name__, label.split(",")[0]
+        least = models[name](version, *args) if name in models else contracts()[name].bytes(args, options)
+        found[f"{name} {label}"] = functools.partial(_called, function, args, options | {"version": version}), least, room
     return found
 
 
 def _called(function, args, options, device):
     return function(device, *args, **options)
+
+
+def _groups(version, *args):
+    """Bytes of the arrays that must move in a version of group norm or its vjp, whose blocks keep so many of the inputs."""
+    inputs = len(args) - 3
+    return arrays_moved(inputs, {"partial": 0, "x_kept": 1}.get(version, inputs)) * args[0].nbytes
 
 
 def _product(tile, rows, columns, depth, itemsize=4):
@@ -104,7 +116,7 @@ def launches(call):
 
         return launch
 
-    call(cuda.Device("host", np, PROCESSORS, find, shared=227 << 10))
+    call(cuda.Device("host", np, PROCESSORS, find, shared=SHARED))
     return found
 
 
@@ -153,8 +165,14 @@ def twin_needs(arch=90):
 def moves(name):
     """What a call moves: bytes over those it must, sectors over the least, the worst bank conflict of any site."""
     call, least, _ = calls()[name]
+    return counted(call, least)
+
+
+def counted(call, least, shared=SHARED):
+    """As moves, of any function(device), where a block may ask for so many bytes of shared memory."""
     used, device = {}, cuda.compiled_host(traced=True)
-    call(device._replace(processors=PROCESSORS, find=lambda path, name: used.setdefault(name, device.find(path, name))))
+    find = lambda path, name: used.setdefault(name, device.find(path, name))
+    call(device._replace(processors=PROCESSORS, shared=shared, find=find))
     sites = [s for function in used.values() for s in traffic(function.module)[0]]
     away, here = ([s for s in sites if s.shared is kind] for kind in (False, True))
     return {"traffic": round(sum(s.moved for s in away) / least, 3),

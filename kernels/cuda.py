@@ -120,6 +120,12 @@ def blocks(size, each):
     return -(-size // each)
 
 
+def fours(n, size, whole):
+    """Blocks of threads for n samples of `size` elements, a block of four elements a thread; two of them where samples do
+    not start on 16 bytes, since what a thread reads once for all of its elements is then a larger part."""
+    return blocks(n * blocks(size, 4), THREADS * (1 if whole else 2))
+
+
 class Device(NamedTuple):
     """A place to run: its name, "gpu" or "host", its array module, its number of multiprocessors, find(path, name) -> a
     kernel that takes CuPy's (grid, block, args, shared_mem=0); how many floats of a sum a block takes at most, and how many

@@ -61,3 +61,10 @@ struct Divider {
   }
   __device__ __forceinline__ int of(int n) const { return (int)((__umulhi((unsigned)n, magic) + (unsigned)n) >> shift); }
 };
+
+// Threads that step through `count` accesses of V floats from p on should start on a multiple of 32 bytes: then no request
+// of a warp touches more sectors than it must. `head` accesses are before it, and are taken last.
+template <int V> __device__ __forceinline__ int head_of(const float* p, int count) {
+  return min((int)(-(unsigned long long)p % 32) / (4 * V), count);
+}
+__device__ __forceinline__ int turned(int i, int count, int head) { return i < count - head ? i + head : i + head - count; }

@@ -37,23 +37,31 @@ __device__ __forceinline__ float normal1(int k, unsigned index, unsigned draw, u
   return k % 4 == 0 ? z.x[0] : k % 4 == 1 ? z.x[1] : k % 4 == 2 ? z.x[2] : z.x[3];
 }
 
-// each(i, n, made) for every element of blocks first .. first + blockDim.x - 1 of four, of those before `last`; i counts
-// over all samples, n is the sample, made its noise where `keyed`. For samples that do not start on 16 bytes: neighbouring
-// threads take neighbouring elements, so 4 bytes an access but no sector twice, and give each other the noise through
-// shared memory, so that a block of it is still formed once. For all threads of a block of at most 256.
-template <class Each> __device__ __forceinline__ void each_element(int first, int last, int size, bool keyed,
-                                                                   const unsigned* index, unsigned draw, uint2 key,
-                                                                   const Each& each) {
-  __shared__ Pack<float, 4> noise[256];
-  Divider quads((size + 3) / 4);
+// Of `count` blocks of four elements from block `first` on, at most 512: sample(n) before a thread's first element of sample
+// n, then each(i, made) for every element, i counted over all samples, made its noise where `keyed`. For samples that do
+// not start on 16 bytes: 4 bytes an access, but these blocks' elements are one run of all samples, and the threads step
+// through it as numbers.cuh's `turned`. They give each other the noise through shared memory, so that a block of it is still
+// formed once; by the rows' pitch no more than two lanes of a warp meet in a bank. For all threads of a block.
+template <class Sample, class Each>
+__device__ __forceinline__ void each_element(int first, int count, int size, bool keyed, const unsigned* index,
+                                             unsigned draw, uint2 key, const Sample& sample, const Each& each) {
+  __shared__ float noise[4][512 + 8];
+  Divider quads((size + 3) / 4), samples(size);
+  auto start = [&](int q) { int n = quads.of(q); return n * size + 4 * (q - n * quads.divisor); };
   if (keyed) {
-    int q = first + (int)threadIdx.x, n = quads.of(q);
     __syncthreads();                                         // all are done with the noise that is now overwritten
-    if (q < last) noise[threadIdx.x] = normal4((unsigned)(q - n * quads.divisor), index[n], draw, key);
+    for (int j = threadIdx.x; j < count; j += blockDim.x) {
+      int n = quads.of(first + j);
+      Pack<float, 4> made = normal4((unsigned)(first + j - n * quads.divisor), index[n], draw, key);
+      #pragma unroll
+      for (int k = 0; k < 4; ++k) noise[k][j] = made.x[k];
+    }
     __syncthreads();
   }
-  for (int j = threadIdx.x; j < 4 * blockDim.x; j += blockDim.x) {
-    int q = first + j / 4, n = quads.of(q), k = 4 * (q - n * quads.divisor) + j % 4;
-    if (q < last && k < size) each((long long)n * size + k, n, keyed ? ((const float*)noise)[j] : 0.0f);
+  int from = start(first), length = start(first + count) - from, head = min(-from & 7, length), known = -1;
+  for (int j = threadIdx.x; j < length; j += blockDim.x) {
+    int i = from + turned(j, length, head), n = samples.of(i), k = i - n * size;
+    if (n != known) sample(known = n);
+    each((long long)i, keyed ? noise[k & 3][n * quads.divisor + (k >> 2) - first] : 0.0f);
   }
 }

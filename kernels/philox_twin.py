@@ -31,8 +31,50 @@ def box_muller(radius, angle):
 
 
 @device
-def normal4(out, block, index, draw, key_lo, key_hi):
-    """out[:4] = elements 4 block .. 4 block + 3 of a sample's normal(key, index, draw)."""
+def normal4(block, index, draw, key_lo, key_hi):
+    """Elements 4 block .. 4 block + 3 of a sample's normal(key, index, draw)."""
     w0, w1, w2, w3 = philox(uint32(block), index, draw, uint32(0), key_lo, key_hi)
-    out[0], out[1] = box_muller(w0, w1)
-    out[2], out[3] = box_muller(w2, w3)
+    (z0, z1), (z2, z3) = box_muller(w0, w1), box_muller(w2, w3)
+    return z0, z1, z2, z3
+
+
+# What follows is each_element of philox.cuh, which says why, in parts: a kernel steps through the elements itself.
+PITCH = 512 + 8  # of `noise`, which is shared and has four rows
+
+
+@device
+def share_noise(noise, first, count, size, index, draw, key_lo, key_hi):
+    """Form `count` blocks of noise, at most 512, from block `first` on. For all threads of a block."""
+    blocks = (size + 3) // 4
+    cuda.syncthreads()
+    for j in range(cuda.threadIdx.x, count, cuda.blockDim.x):
+        n = (first + j) // blocks
+        noise[0, j], noise[1, j], noise[2, j], noise[3, j] = normal4(first + j - n * blocks, index[n], draw, key_lo, key_hi)
+    cuda.syncthreads()
+
+
+@device
+def noise_of(noise, first, n, k, size):
+    """The shared noise of a sample's element k."""
+    return noise[k % 4, n * ((size + 3) // 4) + k // 4 - first]
+
+
+@device
+def start_of(block, size):
+    """The first element, counted over all samples, of a block of four."""
+    n = block // ((size + 3) // 4)
+    return n * size + 4 * (block - n * ((size + 3) // 4))
+
+
+@device
+def run_of(first, count, size):
+    """Where the elements of `count` blocks start, how many they are, and how many are before a multiple of 32 bytes."""
+    start = start_of(first, size)
+    length = start_of(first + count, size) - start
+    return start, length, min((8 - start % 8) % 8, length)
+
+
+@device
+def turned(j, start, length, head):
+    """The j-th element of a run from its first multiple of 32 bytes on, what is before that last."""
+    return start + j + head if j < length - head else start + j + head - length

@@ -45,13 +45,26 @@ extern "C" __global__ void group_norm_tiled(float* y, const float* x, const floa
   }
 }
 
-// V floats of a group in place: (v - mean) inverse, gamma and beta of channel c, SiLU.
-template <int V> __device__ __forceinline__ Pack<float, V> normalised(Pack<float, V> v, float mean, float inverse, int c,
-                                                                      const float* gamma, const float* beta, int silu) {
-  float g = gamma ? gamma[c] : 1.0f, b = beta ? beta[c] : 0.0f;
-  #pragma unroll
-  for (int k = 0; k < V; ++k) v.x[k] = affine_silu((v.x[k] - mean) * inverse, g, b, silu);
-  return v;
+// out[i] = gamma x_hat + beta, through SiLU, of in[i], V floats each, for low <= i < high in the group whose first channel
+// is `first`. gamma and beta are read when the channel changes: at every access they would be a sixteenth of all that moves.
+template <int V> __device__ __forceinline__ void normalise(Pack<float, V>* out, const Pack<float, V>* in, int low, int high,
+                                                          float mean, float inverse, int first, int pixels,
+                                                          const float* gamma, const float* beta, int silu) {
+  Divider area(pixels);
+  int known = -1, count = high - low, head = head_of<V>((const float*)(out + low), count);
+  float g = 1.0f, b = 0.0f;
+  for (int j = threadIdx.x; j < count; j += blockDim.x) {
+    int i = low + turned(j, count, head), c = first + area.of(V * i);
+    if (c != known) {
+      known = c;
+      if (gamma) g = gamma[c];
+      if (beta) b = beta[c];
+    }
+    Pack<float, V> v = in[i];
+    #pragma unroll
+    for (int k = 0; k < V; ++k) v.x[k] = affine_silu((v.x[k] - mean) * inverse, g, b, silu);
+    out[i] = v;
+  }
 }
 
 // Best: the group waits in shared memory between the passes, so memory sees each float once in and once out (8 bytes where
@@ -64,12 +77,9 @@ template <int V> __global__ void __launch_bounds__(1024) group_norm_best(
   __shared__ float scratch[32];
   typedef Pack<float, V> Run;
   Run *tile = (Run*)room, *out = (Run*)(y + (long long)blockIdx.x * size);
-  Divider area(pixels);
   float2 s = statistics<V>(tile, x + (long long)blockIdx.x * size, size, scratch);
-  float inverse = 1.0f / sqrtf(s.y / size + stabiliser);
-  int first = blockIdx.x % groups * (size / pixels);
-  for (int i = threadIdx.x; i < size / V; i += blockDim.x)
-    out[i] = normalised(tile[i], s.x, inverse, first + area.of(V * i), gamma, beta, silu);
+  normalise(out, (const Run*)tile, 0, size / V, s.x, 1.0f / sqrtf(s.y / size + stabiliser),
+            blockIdx.x % groups * (size / pixels), pixels, gamma, beta, silu);
 }
 
 // A group larger than a block's shared memory takes two launches, 12 bytes a float. First: blocks of `chunk` floats leave
@@ -83,30 +93,14 @@ template <int V> __global__ void __launch_bounds__(256) group_norm_partial(float
   if (threadIdx.x == 0) partial[blockIdx.x * gridDim.y + blockIdx.y] = s;
 }
 
-// The statistics of a group from those of its chunks: total mean, then squares about it (Chan, Golub, LeVeque 1983).
-__device__ __forceinline__ float2 combine(const float2* partial, int chunks, int size, int chunk, float* scratch) {
-  float sum = 0.0f, square = 0.0f;
-  for (int j = threadIdx.x; j < chunks; j += blockDim.x) sum += partial[j].x * (min(size, (j + 1) * chunk) - j * chunk);
-  float mean = block_sum(sum, scratch) / size;
-  for (int j = threadIdx.x; j < chunks; j += blockDim.x) {
-    float d = partial[j].x - mean;
-    square += partial[j].y + d * d * (min(size, (j + 1) * chunk) - j * chunk);
-  }
-  return make_float2(mean, block_sum(square, scratch) / size);
-}
-
 // Second: every chunk combines the statistics again (a few floats, in cache) and normalises itself.
-template <int V> __global__ void __launch_bounds__(256) group_norm_apply(
+template <int V> __global__ void __launch_bounds__(256, 8) group_norm_apply(
     float* y, const float* x, const float* gamma, const float* beta, const float2* partial, float stabiliser, int silu,
     int groups, int size, int pixels, int chunk) {
   __shared__ float scratch[32];
   typedef Pack<float, V> Run;
-  Divider area(pixels);
-  float2 s = combine(partial + blockIdx.x * gridDim.y, gridDim.y, size, chunk, scratch);
-  float inverse = 1.0f / sqrtf(s.y + stabiliser);
-  int low = blockIdx.y * chunk, high = min(size, low + chunk), first = blockIdx.x % groups * (size / pixels);
-  const Run* in = (const Run*)(x + (long long)blockIdx.x * size);
-  Run* out = (Run*)(y + (long long)blockIdx.x * size);
-  for (int i = low / V + threadIdx.x; i < high / V; i += blockDim.x)
-    out[i] = normalised(in[i], s.x, inverse, first + area.of(V * i), gamma, beta, silu);
+  float2 s = combine(partial + (long long)blockIdx.x * gridDim.y, gridDim.y, size, chunk, scratch);
+  int low = blockIdx.y * chunk, high = min(size, low + chunk);
+  normalise((Run*)(y + (long long)blockIdx.x * size), (const Run*)(x + (long long)blockIdx.x * size), low / V, high / V, s.x,
+            1.0f / sqrtf(s.y + stabiliser), blockIdx.x % groups * (size / pixels), pixels, gamma, beta, silu);
 }

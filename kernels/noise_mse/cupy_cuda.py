@@ -4,7 +4,7 @@ import math
 import numpy as np
 
 from kernels import fits
-from kernels.cuda import CHUNK, NULL, THREADS, blocks, counter
+from kernels.cuda import CHUNK, NULL, THREADS, blocks, counter, fours
 from kernels.versions import Version
 
 FILE = "noise_mse/noise_mse.cu"
@@ -40,9 +40,9 @@ def noise_mse_vjp(device, dy, e, z, version=None):
     keyed, n, size = isinstance(z, tuple), e.shape[0], math.prod(e.shape[1:])
     de, dz = device.empty(e.shape), NULL if keyed else device.empty(e.shape)
     if n:
-        threads = n * size if version == "naive" else n * blocks(size, 4)
-        device.launch(FILE, f"noise_mse_vjp_{version}", (blocks(threads, THREADS),), (THREADS,), (
-            de, dz, dy, e, *_noise(device, z, e, de, *([] if keyed else [dz]))))
+        noise = _noise(device, z, e, de, *([] if keyed else [dz]))
+        grid = blocks(n * size, THREADS) if version == "naive" else fours(n, size, noise[-3])
+        device.launch(FILE, f"noise_mse_vjp_{version}", (grid,), (THREADS,), (de, dz, dy, e, *noise))
     return de, None if keyed else dz
 
 

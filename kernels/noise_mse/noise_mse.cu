@@ -45,11 +45,12 @@ extern "C" __global__ void __launch_bounds__(256) noise_mse_shares(float* shares
       sum += (r.x[0] * r.x[0] + r.x[1] * r.x[1]) + (r.x[2] * r.x[2] + r.x[3] * r.x[3]);
     }
   else
-    for (int first = low; first < high; first += blockDim.x)
-      each_element(first, high, size, !z, index, draw, make_uint2(key_lo, key_hi), [&](long long i, int n, float made) {
-        float r = e[i] - (z ? z[i] : made);
-        sum += r * r;
-      });
+    for (int first = low; first < high; first += 2 * blockDim.x)
+      each_element(first, min(high - first, 2 * (int)blockDim.x), size, !z, index, draw, make_uint2(key_lo, key_hi),
+                   [](int) {}, [&](long long i, float made) {
+                     float r = e[i] - (z ? z[i] : made);
+                     sum += r * r;
+                   });
   sum = block_sum(sum, scratch);
   if (threadIdx.x == 0) shares[(long long)n * gridDim.y + blockIdx.y] = sum;
 }
@@ -71,17 +72,20 @@ extern "C" __global__ void noise_mse_vjp_naive(float* de, float* dz, const float
   de[i] = d;
   if (dz) dz[i] = -d;
 }
-// Best: accesses of 16 bytes, and a block of noise formed once for its four elements.
-extern "C" __global__ void __launch_bounds__(256) noise_mse_vjp_best(float* de, float* dz, const float* dL, const float* e,
-                                                                    NOISE) {
+// Best: accesses of 16 bytes, and a block of noise formed once for its four elements. (256, 8): as q_sample_vector.
+extern "C" __global__ void __launch_bounds__(256, 8) noise_mse_vjp_best(float* de, float* dz, const float* dL,
+                                                                       const float* e, NOISE) {
   Divider quads((size + 3) / 4);
-  int first = blockIdx.x * (int)blockDim.x, q = first + (int)threadIdx.x, total = samples * quads.divisor;
+  int each = (whole ? 1 : 2) * (int)blockDim.x, first = blockIdx.x * each, q = first + (int)threadIdx.x;
+  int total = samples * quads.divisor;
   if (!whole) {
-    each_element(first, total, size, !z, index, draw, make_uint2(key_lo, key_hi), [&](long long i, int n, float made) {
-      float d = 2.0f * dL[n] / size * (e[i] - (z ? z[i] : made));
-      de[i] = d;
-      if (dz) dz[i] = -d;
-    });
+    float factor;
+    each_element(first, min(total - first, each), size, !z, index, draw, make_uint2(key_lo, key_hi),
+                 [&](int n) { factor = 2.0f * dL[n] / size; }, [&](long long i, float made) {
+                   float d = factor * (e[i] - (z ? z[i] : made));
+                   de[i] = d;
+                   if (dz) dz[i] = -d;
+                 });
     return;
   }
   if (q >= total) return;

@@ -1,8 +1,8 @@
 """The simplified loss in Numba CUDA: the twins of noise_mse.cu's best kernels."""
-from numba import cuda, float32
+from numba import cuda, float32, int32
 
-from kernels.philox_twin import normal4
-from kernels.twins import FLOATS, INT, WORD, WORDS, block_sum, device, kernel
+from kernels.philox_twin import PITCH, noise_of, run_of, share_noise, turned
+from kernels.twins import FLOATS, INT, WORD, WORDS, block_sum, kernel
 from kernels.versions import Version, only
 
 from . import cupy_cuda as launcher
@@ -10,29 +10,23 @@ from . import cupy_cuda as launcher
 NOISE = FLOATS, WORDS, WORD, WORD, WORD, INT, INT, INT
 
 
-@device
-def residual(out, e, z, index, key_lo, key_hi, draw, n, block, size):
-    """out[:4] = four elements of e - z, 0 beyond the sample."""
-    if z.size == 0:
-        normal4(out, block, index[n], draw, key_lo, key_hi)
-    for j in range(4):
-        i = n * size + 4 * block + j
-        if 4 * block + j < size:
-            out[j] = e[i] - (out[j] if z.size == 0 else z[i])
-        else:
-            out[j] = float32(0)
-
-
 @kernel(FLOATS, FLOATS, INT, *NOISE)
 def noise_mse_shares(shares, e, chunk, z, index, key_lo, key_hi, draw, whole, samples, size):
     """Sums of (e - z)^2 over chunks of a sample, one block each."""
-    scratch = cuda.shared.array(32, float32)
-    r = cuda.local.array(4, float32)
-    n, first = cuda.blockIdx.x, cuda.blockIdx.y * chunk // 4
+    scratch, noise = cuda.shared.array(32, float32), cuda.shared.array((4, PITCH), float32)
+    n, blocks = cuda.blockIdx.x, (size + 3) // 4
+    low = n * blocks + cuda.blockIdx.y * chunk // 4
+    high, each = min((n + 1) * blocks, low + chunk // 4), 2 * cuda.blockDim.x
     total = float32(0)
-    for block in range(first + cuda.threadIdx.x, min((size + 3) // 4, first + chunk // 4), cuda.blockDim.x):
-        residual(r, e, z, index, key_lo, key_hi, draw, n, block, size)
-        total += r[0] * r[0] + r[1] * r[1] + (r[2] * r[2] + r[3] * r[3])
+    for first in range(low, high, each):
+        count = min(each, high - first)
+        if z.size == 0:
+            share_noise(noise, first, count, size, index, draw, key_lo, key_hi)
+        start, length, head = run_of(first, count, size)
+        for j in range(cuda.threadIdx.x, length, cuda.blockDim.x):
+            i = turned(j, start, length, head)
+            r = e[i] - (noise_of(noise, first, n, i - n * size, size) if z.size == 0 else z[i])
+            total += r * r
     total = block_sum(total, scratch)
     if cuda.threadIdx.x == 0:
         shares[n * cuda.gridDim.y + cuda.blockIdx.y] = total
@@ -52,18 +46,23 @@ def noise_mse_sum(loss, shares, chunks, samples, size):
 @kernel(FLOATS, FLOATS, FLOATS, FLOATS, *NOISE)
 def noise_mse_vjp_best(de, dz, dL, e, z, index, key_lo, key_hi, draw, whole, samples, size):
     """de = 2 dL_n (e - z)/size, and dz = -de where it has elements; noise that was not given is formed again."""
-    blocks, q = (size + 3) // 4, cuda.grid(1)
-    if q >= samples * blocks:
-        return
-    n, block = q // blocks, q % blocks
-    r = cuda.local.array(4, float32)
-    residual(r, e, z, index, key_lo, key_hi, draw, n, block, size)
-    factor = float32(2) * dL[n] / float32(size)
-    for j in range(min(4, size - 4 * block)):
-        i = n * size + 4 * block + j
-        de[i] = r[j] * factor
+    noise = cuda.shared.array((4, PITCH), float32)
+    each = (1 if whole else 2) * cuda.blockDim.x
+    first = cuda.blockIdx.x * each
+    count = min(each, samples * ((size + 3) // 4) - first)
+    if z.size == 0:
+        share_noise(noise, first, count, size, index, draw, key_lo, key_hi)
+    start, length, head = run_of(first, count, size)
+    known, factor = int32(-1), float32(0)
+    for j in range(cuda.threadIdx.x, length, cuda.blockDim.x):
+        i = turned(j, start, length, head)
+        n = i // size
+        if n != known:
+            known, factor = n, float32(2) * dL[n] / float32(size)
+        d = factor * (e[i] - (noise_of(noise, first, n, i - n * size, size) if z.size == 0 else z[i]))
+        de[i] = d
         if dz.size > 0:
-            dz[i] = -(r[j] * factor)
+            dz[i] = -d
 
 
 FUNCTIONS = only("best", launcher.FUNCTIONS)

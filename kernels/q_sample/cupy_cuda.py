@@ -4,7 +4,7 @@ import math
 import numpy as np
 
 from kernels import fits
-from kernels.cuda import NULL, THREADS, blocks, counter
+from kernels.cuda import NULL, THREADS, blocks, counter, fours
 from kernels.versions import Version
 
 FILE = "q_sample/q_sample.cu"
@@ -19,8 +19,8 @@ def q_sample(device, x0, signal, noise, z, version=None):
         levels = (device.array(np.broadcast_to(v, (n,)) if np.ndim(v) == 0 else v, np.float32) for v in (signal, noise))
         whole = size % 4 == 0 and device.aligned(*(v for v in (x_t, x0, z) if v is not NULL))
         version = version or "vector"
-        threads = x0.size if version == "naive" else n * blocks(size, 4)
-        device.launch(FILE, f"q_sample_{version}", (blocks(threads, THREADS),), (THREADS,), (
+        grid = blocks(x0.size, THREADS) if version == "naive" else fours(n, size, whole)
+        device.launch(FILE, f"q_sample_{version}", (grid,), (THREADS,), (
             x_t, x0, z, *levels, *words, *map(np.int32, (whole, n, size))))
     return x_t
 

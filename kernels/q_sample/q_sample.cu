@@ -16,15 +16,19 @@ extern "C" __global__ void q_sample_naive(PARAMETERS) {
 }
 
 // Vector: one thread a block of four elements: Philox once instead of four times, accesses of 16 bytes, and z, where it is
-// not given, never in memory: 8 bytes an element instead of 12 and another 4 to write it.
-extern "C" __global__ void __launch_bounds__(256) q_sample_vector(PARAMETERS) {
+// not given, never in memory: 8 bytes an element instead of 12 and another 4 to write it. (256, 8): as many warps as a
+// multiprocessor holds.
+extern "C" __global__ void __launch_bounds__(256, 8) q_sample_vector(PARAMETERS) {
   Divider quads((size + 3) / 4);
-  int first = blockIdx.x * (int)blockDim.x, q = first + (int)threadIdx.x, total = samples * quads.divisor;
+  int each = (whole ? 1 : 2) * (int)blockDim.x, first = blockIdx.x * each, q = first + (int)threadIdx.x;
+  int total = samples * quads.divisor;
   uint2 key = make_uint2(key_lo, key_hi);
   if (!whole) {
-    each_element(first, total, size, !z, index, draw, key, [&](long long i, int n, float made) {
-      x_t[i] = signal[n] * x0[i] + noise[n] * (z ? z[i] : made);
-    });
+    float s, r;
+    each_element(first, min(total - first, each), size, !z, index, draw, key, [&](int n) {
+      s = signal[n];
+      r = noise[n];
+    }, [&](long long i, float made) { x_t[i] = s * x0[i] + r * (z ? z[i] : made); });
     return;
   }
   if (q >= total) return;

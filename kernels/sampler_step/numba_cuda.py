@@ -1,9 +1,9 @@
-"""The sampling step in Numba CUDA: the twin of sampler_step.cu's vector kernel, a thread a block of four elements."""
+"""The sampling step in Numba CUDA: the twin of sampler_step.cu's vector kernel, a block of noise a thread."""
 from functools import cache
 
-from numba import cuda, float32
+from numba import cuda, float32, int32
 
-from kernels.philox_twin import normal4
+from kernels.philox_twin import PITCH, noise_of, run_of, share_noise, turned
 from kernels.twins import FLOAT, FLOATS, INT, WORD, WORDS, kernel
 from kernels.versions import Version, only
 
@@ -12,21 +12,23 @@ from . import cupy_cuda as launcher
 
 @cache
 def sampler_step_vector(quads):
-    """The kernel; one block of four a thread is all that the twin takes."""
+    """The kernel for so many blocks of noise a thread."""
     @kernel(*[FLOATS] * 11, WORDS, WORD, WORD, WORD, *[FLOAT] * 12, INT, INT, INT)
     def sampler_step_vector(x_s, x0_hat, x, e_c, e_u, lo, hi, h0, h1, h2, z, index, key_lo, key_hi, draw, w, a, b, lo_all,
                             hi_all, c_x, c_0, c_e, c_h0, c_h1, c_h2, sigma, whole, samples, size):
-        blocks, q = (size + 3) // 4, cuda.grid(1)
-        if q >= samples * blocks:
-            return
-        n, block = q // blocks, q % blocks
-        low, high = lo[n] if lo.size > 0 else lo_all, hi[n] if hi.size > 0 else hi_all
-        made = cuda.local.array(4, float32)
+        noise = cuda.shared.array((4, PITCH), float32)
+        first = cuda.blockIdx.x * cuda.blockDim.x * quads
+        count = min(cuda.blockDim.x * quads, samples * ((size + 3) // 4) - first)
         keyed = sigma != 0 and z.size == 0
-        if keyed:  # one block of noise for four elements
-            normal4(made, block, index[n], draw, key_lo, key_hi)
-        for j in range(min(4, size - 4 * block)):
-            i = n * size + 4 * block + j
+        if keyed:
+            share_noise(noise, first, count, size, index, draw, key_lo, key_hi)
+        start, length, head = run_of(first, count, size)
+        known, low, high = int32(-1), lo_all, hi_all
+        for j in range(cuda.threadIdx.x, length, cuda.blockDim.x):
+            i = turned(j, start, length, head)
+            n = i // size
+            if n != known:
+                known, low, high = n, lo[n] if lo.size > 0 else lo_all, hi[n] if hi.size > 0 else hi_all
             e = e_c[i]
             if e_u.size > 0:
                 e = e_u[i] + w * (e - e_u[i])
@@ -40,7 +42,7 @@ def sampler_step_vector(quads):
             if h2.size > 0:
                 y += c_h2 * h2[i]
             if keyed:
-                y += sigma * made[j]
+                y += sigma * noise_of(noise, first, n, i - n * size, size)
             elif sigma != 0:
                 y += sigma * z[i]
             x_s[i] = y

@@ -17,10 +17,10 @@ __device__ __forceinline__ float clip(float x0, float lo, float hi) {
   return x0 < lo ? lo : (x0 > hi ? hi : x0);                               // NaN passes through
 }
 
-// Element i, of sample n, given its noise where that is not an array.
-__device__ __forceinline__ void element(long long i, int n, float made, PARAMETERS) {
+// Element i, given its sample's limits, and its noise where that is not an array.
+__device__ __forceinline__ void element(long long i, float low, float high, float made, PARAMETERS) {
   float e = e_u ? e_u[i] + w * (e_c[i] - e_u[i]) : e_c[i];
-  float x0 = clip(a * x[i] + b * e, lo ? lo[n] : lo_all, hi ? hi[n] : hi_all);
+  float x0 = clip(a * x[i] + b * e, low, high);
   float y = c_x * x[i] + c_0 * x0 + c_e * e;
   if (h0) y += c_h0 * h0[i];
   if (h1) y += c_h1 * h1[i];
@@ -37,7 +37,8 @@ extern "C" __global__ void sampler_step_naive(PARAMETERS) {
   if (i >= (long long)samples * size) return;
   int n = (int)(i / size), k = (int)(i % size);
   bool keyed = sigma != 0.0f && !z;
-  element(i, n, keyed ? normal1(k, index[n], draw, make_uint2(key_lo, key_hi)) : 0.0f, ARGUMENTS);
+  element(i, lo ? lo[n] : lo_all, hi ? hi[n] : hi_all,
+          keyed ? normal1(k, index[n], draw, make_uint2(key_lo, key_hi)) : 0.0f, ARGUMENTS);
 }
 
 // Block q of four elements of an array, and y += c v four times.
@@ -56,10 +57,11 @@ template <int QUADS> __global__ void __launch_bounds__(256, 4) sampler_step_vect
   bool keyed = sigma != 0.0f && !z;
   uint2 key = make_uint2(key_lo, key_hi);
   if (!whole) {
-    for (int j = 0; j < QUADS; ++j)
-      each_element(first + j * (int)blockDim.x, total, size, keyed, index, draw, key, [&](long long i, int n, float made) {
-        element(i, n, made, ARGUMENTS);
-      });
+    float low, high;
+    each_element(first, min(total - first, QUADS * (int)blockDim.x), size, keyed, index, draw, key, [&](int n) {
+      low = lo ? lo[n] : lo_all;
+      high = hi ? hi[n] : hi_all;
+    }, [&](long long i, float made) { element(i, low, high, made, ARGUMENTS); });
     return;
   }
   Pack<float, 4> xs[QUADS], es[QUADS], us[QUADS], ys[QUADS];

@@ -96,8 +96,8 @@ broken("conv2d", "naive", "one_tap_more", "a window has one row more", ("for (in
 broken("attention", "best", "keys_past_the_end", "a tile reads keys that are not there", ("j < rows ? width - c : 0", "width - c"), found="past the end of argument")
 broken("conv2d_vjp", "best", "filters_past_the_end", "the last columns of the filters are not masked", ("return {o * (channels - 1) * taps.divisor + k, o < filters};",
        "return {o * (channels - 1) * taps.divisor + k, true};"), found="past the end of argument|value|integer")
-broken("q_sample", "vector", "no_tail", "a sample's last block of four is taken for a whole one", ("q < last && k < size", "q < last"),
-       found="race|past the end")
+broken("q_sample", "vector", "no_tail", "a block of threads takes the next one's first element too", ("j < length; j += blockDim.x", "j <= length; j += blockDim.x"),
+       found="race|past the end|no thread wrote")
 
 # Types and addresses.
 broken("sampler_step", "vector", "misaligned", "16 bytes are read from an address that is 4 mod 16", ("xs[j] = four(x, q);", "xs[j] = four(x + 1, q);"),
@@ -116,8 +116,10 @@ broken("conv2d", "tiled", "block_too_large", "a block has more threads than the 
 broken("group_norm", "tiled", "one_pass_variance", "variance as E[x^2] - E[x]^2", ("square += (in[i] - mean) * (in[i] - mean);\n  float inverse = 1.0f / sqrtf(block_sum(square, scratch) / size",
        "square += in[i] * in[i];\n  float inverse = 1.0f / sqrtf(fmaxf(block_sum(square, scratch) / size - mean * mean, 0.0f)"), found="value|non-finite")
 broken("group_norm", "partial", "chunks_not_moved", "chunks' squares are added without the distance of their means", ("square += partial[j].y + d * d *", "square += partial[j].y + 0.0f *"))
-broken("group_norm", "best", "wrong_channel", "gamma and beta by pixel, not by channel", ("inverse, first + area.of(V * i),", "inverse, first + (V * i) % (size / pixels),"))
-broken("group_norm_vjp", "best", "mean_forgotten", "the gradient without its second mean", ("(d.x[k] - s1 - v.x[k] * s2) * inverse", "(d.x[k] - s1) * inverse"))
+broken("group_norm", "best", "wrong_channel", "every channel takes the gamma and beta of its group's first", ("c = first + area.of(V * i);", "c = first;"))
+broken("group_norm_vjp", "best", "mean_forgotten", "the gradient without its second mean", ("- s1 - v.x[k] * s2) * inverse;", "- s1) * inverse;"))
+broken("group_norm_vjp", "partial", "one_slice_short", "the sums over a channel without its last slice", ("j < slices; j += 32", "j < slices - 1; j += 32"))
+broken("group_norm_vjp", "x_kept", "own_scale_forgotten", "the gradient without gamma where dy is read again", ("gradient(v, d, g, s1, s2, inverse)", "gradient(v, d, 1.0f, s1, s2, inverse)"))
 broken("group_norm_vjp", "tiled", "one_sample_short", "dgamma without the last sample", ("for (int n = 0; n < samples; ++n)", "for (int n = 0; n < samples - 1; ++n)"))
 broken("attention", "tiled", "no_rescale", "the past is not rescaled when the maximum grows", ("for (int c = 0; c < D / LANES; ++c) out[0][c] *= keep;", ";"))
 broken("attention", "naive", "stale_sum", "the softmax's sum is not rescaled", ("l = l * keep + p;", "l = l + p;"))
@@ -146,13 +148,15 @@ broken("sampler_step", "naive", "limits_swapped", "the estimate is clipped to th
        found="^(value|integer|non-finite): ")
 broken("sampler_step", "best", "history_exchanged", "two of the history's coefficients are exchanged", ("if (h0) add(ys[j], c_h0,", "if (h0) add(ys[j], c_h1,"))
 broken("sampler_step", "vector", "guidance_reversed", "guidance away from the label", ("w * (es[j].x[i] - us[j].x[i])", "w * (us[j].x[i] - es[j].x[i])"))
-broken("noise_mse", "best", "tail_counted", "elements past a sample's end count as noise", ("q < last && k < size", "q < last"), where={"z": "key"},
-       found="race|past the end|value")
+broken("noise_mse", "best", "tail_counted", "a sample's last block of four is taken for a whole one", ("int n = quads.of(q); return n * size + 4 * (q - n * quads.divisor);",
+       "return 4 * q;"), where={"z": "key"}, found=f"{RACE}|{UNWRITTEN}|past the end|value")
+broken("sampler_step", "best", "head_forgotten", "what is before the first multiple of 32 bytes is not taken last", ("i + head : i + head - count", "i + head : i + head"), found="race|past the end|no thread wrote|value")
 broken("noise_mse_vjp", "naive", "factor", "the gradient without its factor of two", ("2.0f * dL[n] / size * (e[i] - made)", "dL[n] / size * (e[i] - made)"))
 broken("sampler_step", "best", "noise_not_shared", "a block of noise is read before its thread has left it", (
-    "normal4((unsigned)(q - n * quads.divisor), index[n], draw, key);\n    __syncthreads();", "normal4((unsigned)(q - n * quads.divisor), index[n], draw, key);"),
+    "noise[k][j] = made.x[k];\n    }\n    __syncthreads();", "noise[k][j] = made.x[k];\n    }"),
        where={"z": "key"}, found=f"{RACE}|{UNWRITTEN}")
-broken("sampler_step", "best", "noise_overwritten", "the next blocks' noise overwrites what others still read", (
+broken("noise_mse", "best", "noise_overwritten", "the next blocks' noise overwrites what others still read", (
     "    __syncthreads();                                         // all are done with the noise", "    // all are done with the noise"),
+       ("first += 2 * blockDim.x", "first += 8"), ("min(high - first, 2 * (int)blockDim.x)", "min(high - first, 8)"),  # twice, then
        where={"z": "key"}, found=RACE)
 
