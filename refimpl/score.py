@@ -5,6 +5,7 @@ import numpy as np
 
 from .equations import images, metrics
 from .ops._check import require
+from .ops.random import uniform
 
 MOST = 2000  # samples and test images compared; distances between all pairs are formed
 NEIGHBOURS = 5
@@ -138,11 +139,12 @@ def intervals(samples, labels, data, judged, draws=200):
              "recall": metrics.in_balls(samples, test, NEIGHBOURS).any(axis=0)}
     if labels is not None:
         means["agreement"] = judged.predict(samples) == labels
-    x, y, one, two = judged.features(samples), judged.features(test), *(metrics.redrawn(n, draws, s) for s in (0, 1))
+    redrawn = lambda n, key: metrics.redrawn(uniform(key, np.arange(draws), 0, (n,), np.float64))
+    x, y, one, two = judged.features(samples), judged.features(test), redrawn(n, 0), redrawn(n, 1)
     pick = lambda a, t: np.repeat(a, t.astype(int), axis=0)
     values = {"fd": [metrics.frechet_distance(pick(x, t), pick(y, u)) for t, u in zip(one, two)],
               "kid": metrics.kernel_distance(x, y, (one, two))}
-    values |= {name: metrics.redrawn(len(hits), draws) @ hits / len(hits) for name, hits in means.items()}
+    values |= {name: redrawn(len(hits), 0) @ hits / len(hits) for name, hits in means.items()}
     return {name: metrics.interval(v) for name, v in values.items()}
 
 

@@ -241,15 +241,19 @@ def mode_coverage(samples, modes, radius):
     return len(np.unique(index[close])), float(close.mean())
 
 
-def redrawn(n, draws, seed=0):
-    r"""How often each of n samples counts in sets redrawn from themselves.
+def redrawn(u):
+    r"""How often each of n samples counts in sets redrawn from themselves, from uniform numbers.
 
-    $$(t_1, \dots, t_n) \sim \mathrm{Multinomial}(n;\, 1/n, \dots, 1/n)$$
+    $$t_{bi} = \left|\{j : \lceil n\,u_{bj}\rceil = i\}\right|, \qquad
+      (t_{b1}, \dots, t_{bn}) \sim \mathrm{Multinomial}(n;\, 1/n, \dots, 1/n)$$
 
-    Shapes: returns (draws, n) floats, rows that sum to n.
+    Shapes: u (B, n) in (0, 1]; returns (B, n) floats, rows that sum to n.
+    Raises: ValueError when u is not (B, n) or leaves (0, 1].
     Source: Efron 1979, Ann. Statist. 7(1).
     """
-    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
+    require(u.ndim == 2 and bool(np.all((u > 0) & (u <= 1))), f"redrawn: u (B, n) in (0, 1] expected, got shape {u.shape}")
+    n = u.shape[1]
+    return np.stack([np.bincount(row, minlength=n) for row in np.ceil(n * u).astype(int) - 1]).astype(np.float64)
 
 
 def interval(values, level=0.9):
