@@ -55,8 +55,8 @@ def _styled(params, name, x, ops):
 def generator(params, z, level, alpha, *, config, ops):
     r"""Image of base 2^level pixels from a latent vector, the last resolution faded in.
 
-    $$h_0 = \mathrm{block}(\mathrm{pn}(\mathrm{lrelu}(W\,\mathrm{pn}(z)))), \; h_{k+1} = \mathrm{block}(\mathrm{up}\,h_k), \quad
-      x = (1-\alpha)\,\mathrm{up}(\mathrm{rgb}_{k-1}(h_{k-1})) + \alpha\,\mathrm{rgb}_k(h_k)$$
+    $$h_0 = \mathrm{block}(\mathrm{pn}(\mathrm{lrelu}(W\,\mathrm{pn}(z)))), \quad h_{k+1} = \mathrm{block}(\mathrm{up}\,h_k),
+      \quad x = (1-\alpha)\,\mathrm{up}(\mathrm{rgb}_{k-1}(h_{k-1})) + \alpha\,\mathrm{rgb}_k(h_k)$$
 
     Shapes: z (N, latent). Returns x (N, channels, base 2^level, .), pullback(dx) -> grads of the parameters used, dz.
     Raises: ValueError when z has another size, or level or alpha leaves its range.
