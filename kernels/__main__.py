@@ -48,6 +48,7 @@ def parser():
 
 
 def positive(text):
+    """An option that is an integer of at least 1."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")

@@ -58,6 +58,7 @@ def coefficient(value, x):
 
 
 def q_sample(x0, signal, noise_level, z):
+    """Whether the noising kernels take these arguments."""
     return x0.ndim > 0 and noise(z, x0) and coefficient(signal, x0) and coefficient(noise_level, x0)
 
 

@@ -13,6 +13,7 @@ FRAMEWORKS = ("numpy", "torch", "cupy", "jax")
 
 
 def to_numpy(array, dtype):
+    """The array itself; bfloat16 in ml_dtypes' type."""
     if dtype != "bfloat16":
         return array
     try:
@@ -22,6 +23,7 @@ def to_numpy(array, dtype):
 
 
 def to_torch(array, dtype, device):
+    """A tensor on a device, the CPU if None: the array's own memory there, where PyTorch can have it."""
     import torch
 
     if array.flags.writeable and all(s > 0 for s in array.strides):
@@ -32,6 +34,7 @@ def to_torch(array, dtype, device):
 
 
 def to_cupy(array, dtype, device):
+    """A copy on the GPU."""
     import cupy
 
     if dtype == "bfloat16":
@@ -40,6 +43,7 @@ def to_cupy(array, dtype, device):
 
 
 def to_jax(array, dtype, device):
+    """A JAX array on a device, JAX's first if None."""
     import jax
 
     made = jax.device_put(jax.numpy.asarray(array), jax.devices(device)[0] if device else None)

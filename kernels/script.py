@@ -34,6 +34,7 @@ def literal(array):
 
 
 def repr_float(value):
+    """A float as Python source, with all its digits."""
     text = repr(value.item()) if value.dtype != np.float32 else str(value)
     return {"nan": "np.nan", "inf": "np.inf", "-inf": "-np.inf"}.get(text, text)
 

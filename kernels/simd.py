@@ -69,15 +69,18 @@ def int_lanes(constant):
 
 
 def pointer(builder, address, kind):
+    """An integer address as a pointer to a kind of value."""
     return builder.inttoptr(address, kind.as_pointer())
 
 
 def broadcast(builder, x):
+    """A value of float32 in every lane."""
     one = builder.insert_element(ir.Constant(LANES, ir.Undefined), x, I32(0))
     return builder.shuffle_vector(one, ir.Constant(LANES, ir.Undefined), int_lanes(0))
 
 
 def mul_add(builder, a, b, c):
+    """a b + c, rounded once where the processor can."""
     return llvm_call(builder, f"llvm.fmuladd.v{WIDTH}f32", LANES, a, b, c)
 
 

@@ -124,6 +124,7 @@ def number_of_blocks(keys, proof, chain):
 
 
 def bound(args, options, outputs, arithmetic, proof, chain):
+    """forward_bound for a call."""
     q, k, v, mask = args
     p, e, _ = weights(q, k, mask, options["causal"], options["scale"], arithmetic, proof)
     return (forward_bound(q, k, v, p, e, arithmetic, proof, number_of_blocks(k.shape[2], proof, chain)),)
