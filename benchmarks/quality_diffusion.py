@@ -9,12 +9,12 @@ import time
 import numpy as np
 
 from refimpl import data, ops, score, systems, train
-from refimpl.commands import computer
+from refimpl.commands import computer, in_turn
 from refimpl.equations import mixture
 from refimpl.ops.random import fold, normal, uniform
 from refimpl.systems import ddpm, drawing, ncsn, prior
 
-from .quality_latent import accepted, judge, mean_and_interval, result
+from .quality_latent import accepted, judge, result
 
 MEANS, VARIANCE = np.array([[-1.0, -0.5], [1.0, -0.6], [0.0, 1.0]]), 0.09
 WEIGHTS = np.array([0.3, 0.3, 0.4])
@@ -43,7 +43,7 @@ def trained(name, d, backend=None, **changes):
 def figures(d, system, run, by, seeds=3, most=None, **options):
     """The protocol's figures, mean over sampling seeds, classes in turn."""
     n = most or score.count(d)
-    labels, sets = np.arange(n) % d.classes if d.classes else None, []
+    labels, sets = in_turn(system, n), []
     few = d if most is None else d._replace(test=d.test[:n], test_labels=d.test_labels[:n])
     for seed in range(seeds):
         x = system.sample(train.averaged(run), run.state, n, fold(seed, train.SAMPLE), by, labels, **options)
@@ -97,7 +97,7 @@ def improved_ddpm(steps=None, terms=300, most=597):
                                                     variance=variance, terms=terms))
     f = figures(d, system, run, by, most=None if most == 597 else most)
     best = min(("small", "large"), key=lambda v: found[v].mean())
-    gain, interval = mean_and_interval(found[best] - found["learned"])
+    gain, interval = score.mean_and_interval(found[best] - found["learned"])
     bits = {f"bits/dim, {k} variance": float(v.mean()) for k, v in found.items()}
     return result(bits | {"gain": gain, "interval": interval} | f,
                   **{"learned variance below both fixed ones": gain > 0, "by more than its interval": gain > interval})
@@ -107,7 +107,7 @@ def score_sde(steps=None, most=2048):
     """F4: trained on a known mixture, each SDE's likelihood along its ODE is within .05 nats of the entropy."""
     d, m = points()
     d = d._replace(test=d.test[:most])
-    truth, _ = mean_and_interval(-mixture.mixture_log_density(d.test.astype(np.float64), m, 1.0, 0.0))
+    truth, _ = score.mean_and_interval(-mixture.mixture_log_density(d.test.astype(np.float64), m, 1.0, 0.0))
     f = {"entropy, nats": truth}
     for sde in ("vp", "ve", "subvp"):
         system, run, by = trained("score-sde", d, sde=sde, last=1e-2, sigma_min=0.03,

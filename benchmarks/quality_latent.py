@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 from refimpl import data, ops, score, systems, train
+from refimpl.commands import in_turn
 from refimpl.equations import elbo, metrics, quantise
 from refimpl.facts.flows import jacobian_log_det
 from refimpl.nets import flow as nets
@@ -37,15 +38,9 @@ def trained(name, spec="digits", seed=0, every=0, backend="reference", **changes
     return d, system, best[1] or run
 
 
-def mean_and_interval(values):
-    """Mean and the half width of its 95 % interval."""
-    values = np.asarray(values, np.float64)
-    return float(np.mean(values)), float(1.96 * np.std(values, ddof=1) / math.sqrt(len(values)))
-
-
 def test_nll(d, system, run, **options):
     """nll of the test set, with its interval."""
-    return mean_and_interval(system.nll(train.averaged(run), run.state, d.test, 2, ops, **options))
+    return score.mean_and_interval(system.nll(train.averaged(run), run.state, d.test, 2, ops, **options))
 
 
 @functools.cache
@@ -59,7 +54,7 @@ def samples_score(d, system, run, seed=0, scored=True):
     if not scored:
         return {}
     n = score.count(d)
-    labels = np.arange(n) % system.classes if system.classes else None
+    labels = in_turn(system, n)
     x = system.sample(train.averaged(run), run.state, n, fold(seed, train.SAMPLE), ops, labels)
     return score.score(x, labels, d, judge(d.spec))
 

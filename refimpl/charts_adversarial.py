@@ -121,7 +121,7 @@ def arithmetic_chart(nets, run, data, pairs=((4, 9), (3, 8), (1, 7), (0, 6)), co
 
 def truncation_chart(system, run, thresholds, columns=10):
     """Rows of images of growing truncation, from the same keys."""
-    labels = np.arange(columns) % system.classes if system.classes else None
+    labels = commands.in_turn(system, columns)
     x = [system.sample(train.averaged(run), run.state, columns, 1, ops, labels, truncation=t) for t in thresholds]
     return pictures.grid(np.concatenate(x), columns=columns)
 

@@ -255,11 +255,11 @@ def run_score(args):
 def likelihood(data, system, run, seed, ops):
     """What test data cost, with the half width of the mean's 95 % interval."""
     x = data.test[:score.MOST]
-    nll = np.asarray(system.nll(train.averaged(run), run.state, x, fold(seed, train.SAMPLE), ops), np.float64)
+    nll = system.nll(train.averaged(run), run.state, x, fold(seed, train.SAMPLE), ops)
     require(bool(np.isfinite(nll).all()), f"{system.name} finds {int(np.sum(~np.isfinite(nll)))} of the {len(x)} test "
             f"samples of {data.spec} impossible or of no number: the run is unusable")
-    half = 1.96 * float(np.std(nll)) / max(1, len(nll) - 1) ** 0.5
-    return {"nll": float(np.mean(nll)), "nll_interval": half, "nll_unit": "bits/dim" if data.levels else "nats"}
+    mean, half = score.mean_and_interval(nll)
+    return {"nll": mean, "nll_interval": half, "nll_unit": "bits/dim" if data.levels else "nats"}
 
 
 def figure(value):

@@ -28,8 +28,7 @@ class Judge(NamedTuple):
     """features(x) -> (N, D); predict(x) -> labels (N,) and probabilities(x) -> (N, classes), None without labels."""
 
     features: object
-    predict: object
-    accuracy: float | None
+    predict: object = None
     probabilities: object = None
 
 
@@ -40,7 +39,7 @@ def judge(data):
     Raises: ImportError when scikit-learn is missing.
     """
     if not data.classes:
-        return Judge(_flat, None, None)
+        return Judge(_flat)
     try:
         from sklearn.neural_network import MLPClassifier
     except ImportError as error:
@@ -58,9 +57,7 @@ def judge(data):
             h = np.maximum(h @ w + b, 0)
         return h
 
-    return Judge(features, lambda x: network.predict(_flat(x)),
-                 float(np.mean(network.predict(_flat(data.test)) == data.test_labels)),
-                 lambda x: network.predict_proba(_flat(x)))
+    return Judge(features, lambda x: network.predict(_flat(x)), lambda x: network.predict_proba(_flat(x)))
 
 
 def _flat(x):
@@ -72,6 +69,14 @@ def count(data):
     return min(len(data.test), MOST)
 
 
+def _compared(samples, data):
+    """The samples, images clipped to their range, and as many test samples."""
+    n = count(data)
+    require(samples.shape == (n, *data.shape),
+            f"score: {n} samples of shape {data.shape} expected, got {samples.shape}")
+    return np.clip(samples, -1, 1) if len(data.shape) == 3 else samples, data.test[:n]
+
+
 def score(samples, labels, data, judged):
     """All figures of one set of samples, as a dict of floats.
 
@@ -80,15 +85,10 @@ def score(samples, labels, data, judged):
     to the nearest training image. agreement: how often the judge sees the label asked for (None without labels).
     Raises: ValueError when the samples have another shape than the data or are fewer than count(data).
     """
-    n = count(data)
-    require(samples.shape == (n, *data.shape),
-            f"score: {n} samples of shape {data.shape} expected, got {samples.shape}")
-    test = data.test[:n]
-    if len(data.shape) == 3:
-        samples = np.clip(samples, -1, 1)
+    samples, test = _compared(samples, data)
     precision, recall = metrics.precision_recall(test, samples, NEIGHBOURS)
     density, coverage = metrics.density_coverage(test, samples, NEIGHBOURS)
-    nearest = np.concatenate([metrics.nearest_distance(samples[k:k + 200], data.train)[0] for k in range(0, n, 200)])
+    nearest = np.concatenate([metrics.nearest_distance(samples[k:k + 200], data.train)[0] for k in range(0, len(test), 200)])
     return {"fd": metrics.frechet_distance(judged.features(samples), judged.features(test)),
             "precision": precision, "recall": recall, "density": density, "coverage": coverage,
             "one_nn": metrics.one_nearest_neighbour_accuracy(test, samples), "distance": float(np.median(nearest)),
@@ -101,15 +101,12 @@ def more(samples, data, judged):
 
     inception is None without labels. Raises: ValueError when the samples have another shape than the data.
     """
-    n = count(data)
-    require(samples.shape == (n, *data.shape),
-            f"score: {n} samples of shape {data.shape} expected, got {samples.shape}")
-    samples = np.clip(samples, -1, 1) if len(data.shape) == 3 else samples
+    samples, test = _compared(samples, data)
     found = modes(samples, data) if data.spec in MIXTURES else {}
     return found | {
-            "kid": metrics.kernel_distance(judged.features(samples), judged.features(data.test[:n])),
+            "kid": metrics.kernel_distance(judged.features(samples), judged.features(test)),
             "inception": judged.probabilities and metrics.inception_score(judged.probabilities(samples)),
-            "memorised": metrics.memorised(samples, data.train[:MOST], data.test[:n])}
+            "memorised": metrics.memorised(samples, data.train[:MOST], test)}
 
 
 def modes(samples, data):
@@ -132,20 +129,25 @@ def intervals(samples, labels, data, judged, draws=200):
     Means over samples or test images are redrawn as they are; the distances redraw both sets of features.
     Raises: as score.
     """
-    n = count(data)
-    test, samples = data.test[:n], np.clip(samples, -1, 1) if len(data.shape) == 3 else samples
+    samples, test = _compared(samples, data)
     near = metrics.in_balls(test, samples, NEIGHBOURS)
     means = {"precision": near.any(axis=0), "coverage": near.any(axis=1),
              "recall": metrics.in_balls(samples, test, NEIGHBOURS).any(axis=0)}
     if labels is not None:
         means["agreement"] = judged.predict(samples) == labels
     redrawn = lambda n, key: metrics.redrawn(uniform(key, np.arange(draws), 0, (n,), np.float64))
-    x, y, one, two = judged.features(samples), judged.features(test), redrawn(n, 0), redrawn(n, 1)
+    x, y, one, two = judged.features(samples), judged.features(test), *(redrawn(len(test), key) for key in (0, 1))
     pick = lambda a, t: np.repeat(a, t.astype(int), axis=0)
     values = {"fd": [metrics.frechet_distance(pick(x, t), pick(y, u)) for t, u in zip(one, two)],
               "kid": metrics.kernel_distance(x, y, (one, two))}
     values |= {name: redrawn(len(hits), 0) @ hits / len(hits) for name, hits in means.items()}
     return {name: metrics.interval(v) for name, v in values.items()}
+
+
+def mean_and_interval(values):
+    """Mean and the half width of its 95 % interval."""
+    values = np.asarray(values, np.float64)
+    return float(np.mean(values)), 1.96 * float(np.std(values)) / max(1, len(values) - 1) ** 0.5
 
 
 def mean(scores):

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from . import checkpoint, commands, pictures, train
+from .equations import quantise
 from .ops._check import require
 
 
@@ -112,8 +113,7 @@ def run_latent(args):
         size = 1 + int(max(codes.max(), system.codes(params, state, data.train, ops).max()))
         counts = np.bincount(codes.reshape(-1), minlength=size)
         content = pictures.bars(counts / counts.sum(), "codes, most used first", "share of the test set's codes")
-        p = counts[counts > 0] / counts.sum()
-        used = float(np.exp(-np.sum(p * np.log(p))))
+        used = quantise.perplexity(codes, size)
         return _finish(args, out, content, {"perplexity": used}, f"use of the codebook (perplexity {used:.1f})")
     z = system.encode(params, state, data.train, ops)
     require(z.ndim == 2 and len(data.shape) == 3,

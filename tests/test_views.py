@@ -50,7 +50,7 @@ def test_score_prints_the_likelihood(runs, capsys, monkeypatch):
     assert figures["nll_unit"] == "nats" and 1 < figures["nll"] < 6 and 0 < figures["nll_interval"] < 0.2
     assert main(["score", str(runs / "moons")]) == 0
     assert "nats (95 %) on the 2000 test samples of moons" in capsys.readouterr().out
-    monkeypatch.setattr(score, "judge", lambda data: score.Judge(score._flat, None, None))
+    monkeypatch.setattr(score, "judge", lambda data: score.Judge(score._flat))
     for name in ("vae", "realnvp"):
         assert printed(capsys, "score", runs / name)["nll_unit"] == "bits/dim"
 
