@@ -78,7 +78,7 @@ def blurred(x, s, width):
 def faded(x, share, z):
     r"""Data on their way to a fixed noise.
 
-    $$D(x, s) = \left(1-\tfrac sT\right)x + \tfrac sT z$$
+    $$D(x, s) = \left(1-\tfrac sT\right)x + \tfrac sT\,z$$
 
     Shapes: x, z (N, ...); share s/T (N,) in [0, 1]; returns (N, ...). Linear. With z fixed, algorithm 2 goes from z straight
     to the mean of what the restorer says on the way: its error stays, since at s = T nothing of the data is left.

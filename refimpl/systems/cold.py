@@ -24,7 +24,7 @@ def build(config, data):
     r"""The system for a data set. degradation: 'blur' (width_of_blur pixels a step) or 'noise'; T: its degrees.
 
     $$L = E_s\,\|R(D(x_0, s), s) - x_0\|^2, \qquad D(x, s) = A^s x \ \text{(blur)}, \quad
-      \left(1-\tfrac sT\right)x + \tfrac sT z \ \text{(noise)}$$
+      \left(1-\tfrac sT\right)x + \tfrac sT\,z \ \text{(noise)}$$
 
     The paper takes the L1 norm; squared, the best restorer is the mean of what could have been there.
     """
