@@ -8,7 +8,7 @@ import numpy as np
 
 from kernels import budgets, cupy, numba_cuda
 from kernels.contract import contracts
-from kernels.hostcuda import compiled
+from kernels.hostcuda import HostCudaError, compiled
 
 from . import clock
 from .run import algorithm, verified
@@ -153,13 +153,26 @@ def rows(operations, places, preset, rounds, xp):
             yield row
 
 
-def facts(needs, threads, dynamic):
-    """A kernel's registers, shared memory and occupancy in a launch, or None where the table of budgets has it not."""
-    if needs is None:
+@functools.cache
+def needs(twin, path, kernel):
+    """What a kernel takes: as the table of budgets says, or, of a version or head size that it has not, as compiled now.
+
+    None where nothing can be compiled.
+    """
+    table = budgets.committed()["twins" if twin else "kernels"]
+    if kernel in table:
+        return table[kernel][str(FACTS)]
+    try:
+        return (budgets.twin_needs_of if twin else budgets.needs_of)([(path, kernel, 32, 0)], FACTS)[kernel]
+    except HostCudaError:
         return None
-    n = needs[str(FACTS)]
-    return {"registers": n["registers"], "spills": n["spills"], "shared": n["shared"] + dynamic,
-            "occupancy": compiled.occupancy(FACTS, n["registers"], n["shared"] + dynamic, threads)}
+
+
+def facts(n, threads, dynamic):
+    """A kernel's registers, shared memory and occupancy in a launch, or None where its needs are not known."""
+    return None if n is None else {
+        "registers": n["registers"], "spills": n["spills"], "shared": n["shared"] + dynamic,
+        "occupancy": compiled.occupancy(FACTS, n["registers"], n["shared"] + dynamic, threads)}
 
 
 def called(function, args, options, device):
@@ -169,13 +182,12 @@ def called(function, args, options, device):
 
 def not_measured(operations, providers, preset):
     """What stands there without a GPU: a dict a workload and provider, with the target and each kernel's compiled needs."""
-    table = budgets.committed()
     for work in selected(operations, preset):
         for name in providers:
             if (function := launcher(name, work.operation)) is None:
                 continue
-            needs = table["twins" if name.startswith("numba_cuda") else "kernels"]
             call = functools.partial(called, function, work.case.args, work.case.options)
-            kernels = {k: facts(needs.get(k), threads, dynamic) for _, k, threads, dynamic in budgets.launches(call)}
+            twin = name.startswith("numba_cuda")
+            kernels = {k: facts(needs(twin, path, k), *launch) for path, k, *launch in budgets.launches(call)}
             yield {"operation": work.operation, "sizes": work.label, "provider": name, "state": "not measured: no GPU",
                    "target": TARGETS.get(work.operation), "architecture": FACTS, "kernels": kernels}

@@ -122,11 +122,14 @@ def launches(call):
 
 def needs(arch, files=None):
     """{kernel: what it takes when compiled for sm_<arch>}, for every kernel of every call, or those in some files."""
+    return needs_of([m for call, *_ in calls().values() for m in launches(call) if files is None or m[0] in files], arch)
+
+
+def needs_of(found, arch):
+    """{kernel: what it takes when compiled for sm_<arch>} of some launches."""
     wanted, out = {}, {}
-    for call, *_ in calls().values():
-        for path, name, threads, dynamic in launches(call):
-            if files is None or path in files:
-                wanted.setdefault(path, {})[name] = threads, dynamic
+    for path, name, threads, dynamic in found:
+        wanted.setdefault(path, {})[name] = threads, dynamic
     for path, kernels in wanted.items():
         templates = [n for n in kernels if "<" in n]
         cubin, lowered = compiled.compile_cuda(cuda.source(path), templates, arch, name=Path(path).name)
@@ -146,19 +149,27 @@ def _row(arch, n, threads, dynamic):
 
 def twin_needs(arch=90):
     """As needs, of the Numba twins of these calls' kernels."""
-    from . import numba_cuda, twins
+    from . import numba_cuda
 
-    versions, out = {v.function.__name__: v.name for m in numba_cuda.MODULES for v in m.VERSIONS}, {}
+    versions, found = {v.function.__name__: v.name for m in numba_cuda.MODULES for v in m.VERSIONS}, {}
     for name, (call, *_) in calls().items():
         if name.endswith("wmma"):
             continue
         function, args, options = call.args
         twin = functools.partial(_called, function, args, options | {"version": versions[function.__name__]})
-        for path, kernel, threads, dynamic in launches(twin):
-            if kernel not in out:
-                ptx = compile_ptx(*twins.twin(path, kernel), (arch // 10, arch % 10))
-                (found,) = (n for n in compiled.needs(compiled.assemble(ptx, arch), arch).values() if n.registers)
-                out[kernel] = _row(arch, found, threads, dynamic)
+        found = {launch[1]: launch for launch in launches(twin)} | found  # a kernel counts as it is first launched
+    return twin_needs_of(found.values(), arch)
+
+
+def twin_needs_of(found, arch):
+    """As needs_of, of the kernels' twins."""
+    from . import twins
+
+    out = {}
+    for path, kernel, threads, dynamic in found:
+        ptx = compile_ptx(*twins.twin(path, kernel), (arch // 10, arch % 10))
+        (need,) = (n for n in compiled.needs(compiled.assemble(ptx, arch), arch).values() if n.registers)
+        out[kernel] = _row(arch, need, threads, dynamic)
     return out
 
 

@@ -9,7 +9,8 @@ from conftest import no_gpu
 
 from benchmarks import gpu, run
 from benchmarks.__main__ import main
-from kernels import cuda
+from kernels import budgets, cuda
+from kernels.hostcuda import HostCudaError, compiled
 
 
 @pytest.mark.skipif(no_gpu() is None, reason="there is a GPU")
@@ -24,6 +25,19 @@ def test_without_a_gpu_rows_say_so_and_show_what_is_known(tmp_path, capsys):
     for row in document["not_measured"]:
         assert row["state"] == "not measured: no GPU" and row["target"] and "seconds" not in row
         assert all(n["registers"] > 0 and 0 < n["occupancy"] <= 1 for n in row["kernels"].values()), row
+
+
+def test_facts_are_of_the_row_s_own_head_size_and_version():
+    try:
+        compiled.nvrtc(), compiled.cuobjdump()
+    except HostCudaError as error:
+        pytest.skip(str(error))
+    best, naive = gpu.not_measured(["attention"], ["cupy", "cupy/naive"], "small")
+    assert list(best["kernels"]) == ["attention_best<float, float, 32, 8, 4, 32>"]
+    assert list(naive["kernels"]) == ["attention_naive<float, float, 32>"]
+    assert 0 < best["kernels"]["attention_best<float, float, 32, 8, 4, 32>"]["registers"] < budgets.committed()["kernels"][
+        "attention_best<float, float, 64, 8, 4, 32>"]["90"]["registers"]
+    assert naive["kernels"]["attention_naive<float, float, 32>"]["registers"] > 0
 
 
 def stand_in():
