@@ -1,5 +1,6 @@
 """Profiles, and the Draw of the facts backed by hypothesis, so that failing sizes shrink."""
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from kernels import cuda
 from kernels.cases import HypothesisDraw
+from refimpl import ops
 from refimpl.facts import Draw
 
 _common = dict(deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -36,6 +38,11 @@ needs_gpu = pytest.mark.skipif(no_gpu() is not None, reason=str(no_gpu()))
 def rejected(measure, tolerance):
     """Whether a fact fails on some draw, as it does in the suite."""
     return any(not measure(Draw(seed)) <= tolerance for seed in range(20))
+
+
+def with_own(*functions):
+    """The operations, these in place of those of their names."""
+    return SimpleNamespace(**vars(ops) | {f.__name__: f for f in functions})
 
 
 def refuses(call, words):

@@ -1,6 +1,6 @@
 """The blocks' values against their equations, written out one element or one head at a time."""
 import numpy as np
-from conftest import draws
+from conftest import draws, with_own
 from hypothesis import given
 
 from refimpl import ops
@@ -89,15 +89,11 @@ def test_dropout_differs_from_block_to_block(rng):
     """Two equal blocks in a row drop different elements: each has a key of its own."""
     form, seen = blocks.Form(groups=1, rate=0.5), []
 
-    class Ops:
-        def __getattr__(self, name):
-            return getattr(ops, name)
-
-        def dropout(self, x, rate, key):
-            seen.append(key)
-            return ops.dropout(x, rate, key)
+    def dropout(x, rate, key):
+        seen.append(key)
+        return ops.dropout(x, rate, key)
 
     shapes = initial.stage_shapes("s", [2, 2], 2, None, False, False, None)
     p = {n: np.ones(s) for n, s in shapes.items()}
-    blocks.down_stage(p, "s", rng.standard_normal((1, 2, 2, 2)), None, form, Ops(), 1, key=3)
+    blocks.down_stage(p, "s", rng.standard_normal((1, 2, 2, 2)), None, form, with_own(dropout), 1, key=3)
     assert len(set(seen)) == 2

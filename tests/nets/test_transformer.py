@@ -1,6 +1,7 @@
 """The autoregressive transformer: what a code may see, its samples, its start, its errors. Gradients are facts."""
 import numpy as np
 import pytest
+from conftest import with_own
 from strict import StrictArray, to_device, to_host
 
 from refimpl import ops
@@ -131,13 +132,9 @@ def test_sampling_errors(change, message):
 
 @pytest.mark.parametrize("u, code", [(1.0, 4), (2.0**-24, 0)])
 def test_the_ends_of_the_unit_interval_point_to_codes(u, code):
-    class Ops:
-        def __getattr__(self, name):
-            return getattr(ops, name)
-
-        def uniform(self, key, index, draw, shape, dtype, like):
-            return np.full((len(index), *shape), u, dtype)
+    def uniform(key, index, draw, shape, dtype, like):
+        return np.full((len(index), *shape), u, dtype)
 
     params = {n: p.astype(np.float32) for n, p in random_case()[0].items()}
-    sampled = sample_codes(params, 3, 0, np.zeros(3, int), config=CONFIG, ops=Ops())
+    sampled = sample_codes(params, 3, 0, np.zeros(3, int), config=CONFIG, ops=with_own(uniform))
     assert np.all(sampled == code)
