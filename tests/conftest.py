@@ -7,7 +7,6 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from kernels import cuda
 from kernels.cases import HypothesisDraw
 from refimpl import ops
 from refimpl.facts import Draw
@@ -22,17 +21,6 @@ settings.load_profile(os.environ.get("REFIMPL_PROFILE", "quick"))
 def draws(draw):
     """A HypothesisDraw, for @given(draws())."""
     return HypothesisDraw(draw(st.data()))
-
-
-def no_gpu():
-    """Why nothing can run on a GPU here, or None."""
-    try:
-        cuda.array_module()
-    except ImportError as error:
-        return str(error)
-
-
-needs_gpu = pytest.mark.skipif(no_gpu() is not None, reason=str(no_gpu()))
 
 
 def rejected(measure, tolerance):

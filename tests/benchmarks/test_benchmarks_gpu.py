@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import no_gpu
+from real_gpu import no_gpu
 
 from benchmarks import gpu, run
 from benchmarks.__main__ import main

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import needs_gpu
+from real_gpu import needs_gpu
 from strict import StrictArray, to_device, to_host
 from strict_device import strict_device
 

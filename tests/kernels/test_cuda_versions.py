@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import needs_gpu, no_gpu
+from real_gpu import needs_gpu, no_gpu
 
 from kernels import cuda, cupy
 from kernels.contract import Kernel
