@@ -46,14 +46,17 @@ extern "C" __global__ void group_norm_tiled(float* y, const float* x, const floa
 }
 
 // out[i] = gamma x_hat + beta, through SiLU, of in[i], V floats each, for low <= i < high in the group whose first channel
-// is `first`. gamma and beta are read when the channel changes: at every access they would be a sixteenth of all that moves.
+// is `first`. Each warp takes a run of them and reads gamma and beta when its channel changes: at every access they would be
+// a sixteenth of all that moves, and a fifth where V is 1.
 template <int V> __device__ __forceinline__ void normalise(Pack<float, V>* out, const Pack<float, V>* in, int low, int high,
                                                           float mean, float inverse, int first, int pixels,
                                                           const float* gamma, const float* beta, int silu) {
   Divider area(pixels);
   int known = -1, count = high - low, head = head_of<V>((const float*)(out + low), count);
+  int run = (count + (int)blockDim.x - 1) / (int)blockDim.x * 32, start = (int)threadIdx.x / 32 * run;
   float g = 1.0f, b = 0.0f;
-  for (int j = threadIdx.x; j < count; j += blockDim.x) {
+  #pragma unroll 1  // four at a time would take registers, for reads of gamma and beta that hardly ever happen
+  for (int j = start + (int)threadIdx.x % 32; j < min(count, start + run); j += 32) {
     int i = low + turned(j, count, head), c = first + area.of(V * i);
     if (c != known) {
       known = c;
@@ -94,7 +97,7 @@ template <int V> __global__ void __launch_bounds__(256) group_norm_partial(float
 }
 
 // Second: every chunk combines the statistics again (a few floats, in cache) and normalises itself.
-template <int V> __global__ void __launch_bounds__(256, 8) group_norm_apply(
+template <int V> __global__ void __launch_bounds__(256) group_norm_apply(
     float* y, const float* x, const float* gamma, const float* beta, const float2* partial, float stabiliser, int silu,
     int groups, int size, int pixels, int chunk) {
   __shared__ float scratch[32];
