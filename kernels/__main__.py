@@ -96,8 +96,12 @@ def overview(args, console):
     if args.json != "-":
         table = Table("operation", "backend", "algorithm", "dtype", "state")
         for row in sorted(rows, key=lambda r: (r["operation"], BACKENDS.index(r["backend"].split(":")[0]))):
-            table.add_row(*row.values())
+            if row["operation"] != "all":
+                table.add_row(*row.values())
         console.print(table)
+        for row in rows:
+            if row["operation"] == "all":
+                console.print(row["state"], highlight=False, soft_wrap=True)
         console.print(f"{here['processor']}, {here['cores']} cores; Numba {here['numba']}, {here['threads']} threads, "
                       f"layer {here['threading_layer']}", highlight=False, soft_wrap=True)
         for pool in here["blas"]:
