@@ -101,7 +101,7 @@ def overview(args, console):
         console.print(table)
         for row in rows:
             if row["operation"] == "all":
-                console.print(row["state"], highlight=False, soft_wrap=True)
+                console.print(row["state"], highlight=False)
         console.print(f"{here['processor']}, {here['cores']} cores; Numba {here['numba']}, {here['threads']} threads, "
                       f"layer {here['threading_layer']}", highlight=False, soft_wrap=True)
         for pool in here["blas"]:
