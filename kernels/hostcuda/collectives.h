@@ -3,39 +3,49 @@
 #include "checker.h"
 
 namespace {
-enum Meeting { SYNC, EXCHANGE, BALLOT, GATHER };
+enum Meeting { SYNC, EXCHANGE, BALLOT, MATRIX };
 
-unsigned present[MAX_THREADS / 32], waiting[MAX_THREADS / 32];   // lanes that have not ended; that are AT_WARP
+// Lanes that have not ended, lanes that are AT_WARP, and whether these are all at one place with one mask.
+struct Warp { unsigned present, waiting, mask; pc_t where; bool alike; };
+Warp warps[MAX_THREADS / 32];
+
+int arrived, votes, released;                                   // at a barrier; their votes; those of the last barrier
+pc_t barrier; bool one_barrier;                                 // where the first of them is; whether all are there
+
+void multiply(int base) {
+  const Operands* all[32];
+  for (int l = 0; l < 32; ++l) all[l] = threads[base + l].operands;
+  threads[base].product(all);
+}
 
 // The last lane to come does for all of them what they met for, and lets them go.
 void conclude(int base, unsigned mask, int meeting) {
   unsigned long got[32] = {}, ballot = 0;
   if (meeting == BALLOT) for (unsigned left = mask; left; left &= left - 1)
-    if (threads[base + __builtin_ctz(left)].value) ballot |= left & -left;
+    if (values[base + __builtin_ctz(left)]) ballot |= left & -left;
   for (unsigned left = mask; left; left &= left - 1) {
-    int l = __builtin_ctz(left); Thread& t = threads[base + l];
-    got[l] = meeting == EXCHANGE ? threads[base + t.lane].value : ballot;
-    for (int j = 0; j < 32 && meeting == GATHER; ++j)
-      memcpy((char*)t.all + j * t.bytes, threads[base + j].data, t.bytes);
+    int l = __builtin_ctz(left);
+    got[l] = meeting == EXCHANGE ? values[base + sources[base + l]] : ballot;
   }
+  if (meeting == MATRIX) multiply(base);
   for (unsigned left = mask; left; left &= left - 1) {
-    Thread& t = threads[base + __builtin_ctz(left)];
-    t.value = got[__builtin_ctz(left)]; t.state = READY;
+    int l = __builtin_ctz(left);
+    values[base + l] = got[l]; states[base + l] = READY;
   }
-  waiting[base / 32] &= ~mask;
+  warps[base / 32].waiting &= ~mask;
 }
 
 // Lanes of the mask now know what any of them has seen.
 void synchronise(int base, unsigned mask) {
   int w = base / 32; unsigned top = 0;
-  if (mask == present[w]) {
-    for (unsigned left = mask; left; left &= left - 1) top = std::max(top, threads[base + __builtin_ctz(left)].clock);
+  if (mask == warps[w].present) {
+    for (unsigned left = mask; left; left &= left - 1) top = std::max(top, clocks[base + __builtin_ctz(left)]);
     all_known[w] = top;
-    for (unsigned left = mask; left; left &= left - 1) threads[base + __builtin_ctz(left)].clock = top + 1;
+    for (unsigned left = mask; left; left &= left - 1) clocks[base + __builtin_ctz(left)] = top + 1;
     return;
   }
   for (unsigned left = mask; left; left &= left - 1) {
-    int l = __builtin_ctz(left); known[w][l][l] = threads[base + l].clock++;
+    int l = __builtin_ctz(left); known[w][l][l] = clocks[base + l]++;
   }
   for (int j = 0; j < 32; ++j) {
     unsigned best = 0;
@@ -44,23 +54,40 @@ void synchronise(int base, unsigned mask) {
   }
 }
 
+// synchronise and conclude where all 32 lanes meet, as they mostly do: plain loops.
+void conclude_all(int base, int meeting) {
+  unsigned top = 0; unsigned long got[32], ballot = 0;
+  for (int l = 0; l < 32; ++l) top = std::max(top, clocks[base + l]);
+  for (int l = 0; l < 32; ++l) clocks[base + l] = top + 1;
+  all_known[base / 32] = top;
+  if (meeting == MATRIX) multiply(base);
+  if (meeting == EXCHANGE) for (int l = 0; l < 32; ++l) got[l] = values[base + sources[base + l]];
+  if (meeting == BALLOT) {
+    for (int l = 0; l < 32; ++l) ballot |= (unsigned long)(values[base + l] != 0) << l;
+    for (auto& g : got) g = ballot;
+  }
+  if (meeting == EXCHANGE || meeting == BALLOT) memcpy(values + base, got, sizeof got);
+  memset(states + base, READY, 32);
+  warps[base / 32].waiting = 0;
+}
+
 // Lets the lanes of a mask go if all have come; those that have ended are not waited for. False: some have not come.
 bool complete(int base, unsigned mask) {
-  int w = base / 32, first = -1; unsigned live = mask & present[w];
-  if (!live || (live & ~waiting[w])) return false;
+  const Warp& w = warps[base / 32]; int first = -1; unsigned live = mask & w.present;
+  if (!live || (live & ~w.waiting)) return false;
   for (unsigned left = live; left; left &= left - 1) {
-    int l = __builtin_ctz(left); const Thread& t = threads[base + l];
+    int l = __builtin_ctz(left); const Thread& t = threads[base + l]; int source = sources[base + l];
     if (first < 0) first = base + l;
     const char* wrong = t.mask != mask || t.where != threads[first].where ? "mixed" :
       !checking || t.meeting == SYNC || t.meeting == BALLOT ? nullptr :
-      t.meeting == GATHER ? (live == ~0u ? nullptr : "a matrix instruction needs all 32 threads of the warp") :
-      live >> t.lane & 1 ? nullptr : base + t.lane < count ? "has ended" : "the block does not have";
+      t.meeting == MATRIX ? (live == ~0u ? nullptr : "a matrix instruction needs all 32 threads of the warp") :
+      live >> source & 1 ? nullptr : base + source < count ? "has ended" : "the block does not have";
     if (!wrong) continue;
     current = base + l;
     if (*wrong == 'm') report(t.where, threads[first].where, "warp synchronisation with mask %#x here meets lane %d at "
                               "another one with mask %#x", t.mask, first & 31, threads[first].mask);
-    else if (t.meeting == GATHER) report(t.where, nullptr, "%s", wrong);
-    else report(t.where, nullptr, "shuffle from lane %d, which %s", t.lane, wrong);
+    else if (t.meeting == MATRIX) report(t.where, nullptr, "%s", wrong);
+    else report(t.where, nullptr, "shuffle from lane %d, which %s", source, wrong);
     return true;
   }
   synchronise(base, live);
@@ -68,22 +95,27 @@ bool complete(int base, unsigned mask) {
   return true;
 }
 
-void meet(unsigned mask, int meeting, pc_t pc) {
+inline __attribute__((always_inline)) void meet(unsigned mask, int meeting, pc_t pc) {
   Thread& me = threads[current];
   int base = current & ~31, lane = current & 31;
   busy = true;
   if (!(mask >> lane & 1)) fail(pc, nullptr, "warp mask %#x does not name the calling lane %d", mask, lane);
-  me.state = AT_WARP; me.mask = mask; me.where = pc; me.meeting = meeting;
-  waiting[base / 32] |= 1u << lane;
-  if (!complete(base, mask) || failed) suspend();
+  states[current] = AT_WARP; me.mask = mask; me.where = pc; me.meeting = meeting;
+  Warp& w = warps[base / 32];
+  if (!w.waiting) { w.mask = mask; w.where = pc; w.alike = true; }
+  w.alike = w.alike && w.mask == mask && w.where == pc;
+  w.waiting |= 1u << lane;
+  if (mask & w.present & ~w.waiting) suspend();                  // some have not come
+  else if (w.alike && w.waiting == ~0u) conclude_all(base, meeting);
+  else if (!complete(base, mask) || failed) suspend();
   busy = false;
 }
 
 // A thread has ended: lanes that waited for it may go on.
 void leave_warp() {
-  int base = current & ~31;
-  present[base / 32] &= ~(1u << (current & 31));
-  for (unsigned left = waiting[base / 32]; left && !failed; left &= waiting[base / 32] & (left - 1))
+  int base = current & ~31; Warp& w = warps[base / 32];
+  w.present &= ~(1u << (current & 31));
+  for (unsigned left = w.waiting; left && !failed; left &= w.waiting & (left - 1))
     complete(base, threads[base + __builtin_ctz(left)].mask);
 }
 
@@ -93,39 +125,40 @@ std::vector<std::vector<Copy>> async_open[MAX_THREADS];          // per thread, 
 // Bytes in flight may be neither read nor written by anyone; they count as written where they are waited for.
 void mark_pending(const Copy& c, bool pending) {
   Region* r = checking ? region_of((addr)c.to) : nullptr;
-  if (r) for (addr a = (addr)c.to; a < (addr)c.to + c.bytes; a += r->grain) r->cell(a).pending = pending;
+  if (r) for (addr a = (addr)c.to; a < (addr)c.to + c.bytes; a += 1 << r->shift) r->cells[r->at(a)].pending = pending;
 }
 }  // namespace
 
 extern "C" {
-unsigned hc_active_mask() { return present[current / 32]; }
+unsigned hc_active_mask() { return warps[current / 32].present; }
 void hc_warp_sync(unsigned mask) { meet(mask, SYNC, CALLER); }
 
 unsigned long hc_warp_exchange(unsigned mask, unsigned long value, int lane) {
-  Thread& me = threads[current];
   if (checking && !(mask >> lane & 1))
     fail(CALLER, nullptr, "shuffle from lane %d, which mask %#x does not name", lane, mask);
-  me.value = value; me.lane = lane;
+  values[current] = value; sources[current] = lane;
   meet(mask, EXCHANGE, CALLER);
-  return me.value;
+  return values[current];
 }
 unsigned hc_warp_ballot(unsigned mask, int predicate) {
-  threads[current].value = predicate != 0;
+  values[current] = predicate != 0;
   meet(mask, BALLOT, CALLER);
-  return (unsigned)threads[current].value;
+  return (unsigned)values[current];
 }
-void hc_warp_gather(const void* mine, unsigned bytes, void* all) {
-  Thread& me = threads[current];
-  me.data = mine; me.all = all; me.bytes = bytes;
-  meet(~0u, GATHER, CALLER);
+void hc_warp_matrix(void (*product)(const Operands* const*), void* d, const void* a, const void* b, const void* c) {
+  Operands mine{d, a, b, c};
+  threads[current].operands = &mine; threads[current].product = product;
+  meet(~0u, MATRIX, CALLER);
 }
 
-// how: 0 plain, 1 count, 2 and, 3 or. The votes are counted in release_block, when all have come.
+// how: 0 plain, 1 count, 2 and, 3 or. All have come when release_block lets them go.
 int hc_barrier(int vote, int how) {
-  Thread& me = threads[current];
-  me.state = AT_BARRIER; me.where = CALLER; me.vote = vote;
+  pc_t pc = CALLER;
+  states[current] = AT_BARRIER; threads[current].where = pc;
+  if (!arrived++) { barrier = pc; one_barrier = true; }
+  one_barrier = one_barrier && pc == barrier; votes += vote;
   suspend();
-  return how < 2 ? me.vote : how == 2 ? me.vote == count : me.vote != 0;
+  return how < 2 ? released : how == 2 ? released == count : released != 0;
 }
 
 void hc_async_copy(void* to, const void* from, unsigned size, unsigned zeros) {

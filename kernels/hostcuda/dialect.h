@@ -48,12 +48,13 @@ struct dim3 {
 extern "C" {
 uint3 hc_thread_idx() __attribute__((const)); uint3 hc_block_idx() __attribute__((const));
 uint3 hc_block_dim() __attribute__((const)); uint3 hc_grid_dim() __attribute__((const));
-void* hc_dynamic_shared() __attribute__((const));
+void* hc_dynamic_shared() __attribute__((const)); int hc_lane() __attribute__((const));
 int hc_barrier(int vote, int how);                      // how: 0 plain, 1 count, 2 and, 3 or
 void hc_warp_sync(unsigned mask);
 unsigned long hc_warp_exchange(unsigned mask, unsigned long value, int lane);
 unsigned hc_warp_ballot(unsigned mask, int predicate);
-void hc_warp_gather(const void* mine, unsigned bytes, void* all);                            // 32 slots, lane order
+struct hc_operands { void* d; const void *a, *b, *c; };
+void hc_warp_matrix(void (*product)(const hc_operands* const*), void* d, const void* a, const void* b, const void* c);
 unsigned hc_active_mask();
 void hc_atomic(const void* address, int bytes);
 void hc_async_copy(void* shared, const void* global, unsigned bytes, unsigned zeros);
@@ -93,10 +94,6 @@ template <class T> HC_INLINE unsigned long hc_bits(T v) {
   unsigned long u = 0; __builtin_memcpy(&u, &v, sizeof(T)); return u;
 }
 template <class T> HC_INLINE T hc_value(unsigned long u) { T v; __builtin_memcpy(&v, &u, sizeof(T)); return v; }
-HC_INLINE int hc_lane() {
-  uint3 t = hc_thread_idx(), d = hc_block_dim();
-  return (t.x + d.x * (t.y + d.y * t.z)) & 31;
-}
 #define HC_SHUFFLE(NAME, ARGUMENT, SOURCE) \
   template <class T> HC_INLINE T NAME(unsigned mask, T v, ARGUMENT, int width = 32) { \
     int l = hc_lane(), in = l & (width - 1), first = l - in; \

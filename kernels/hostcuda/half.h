@@ -1,21 +1,21 @@
 // float16 and bfloat16 with float arithmetic, and wmma.
 #pragma once
-inline unsigned short hc_to_half(float f) { return __builtin_bit_cast(unsigned short, (_Float16)f); }
-inline float hc_from_half(unsigned short b) { return (float)__builtin_bit_cast(_Float16, b); }
-inline unsigned short hc_to_bfloat(float f) {          // round to nearest, ties to even; NaN stays NaN
+HC_INLINE unsigned short hc_to_half(float f) { return __builtin_bit_cast(unsigned short, (_Float16)f); }
+HC_INLINE float hc_from_half(unsigned short b) { return (float)__builtin_bit_cast(_Float16, b); }
+HC_INLINE unsigned short hc_to_bfloat(float f) {          // round to nearest, ties to even; NaN stays NaN
   unsigned u = __builtin_bit_cast(unsigned, f);
   if ((u & 0x7fffffffu) > 0x7f800000u) return (unsigned short)((u >> 16) | 64);
   return (unsigned short)((u + 0x7fffu + ((u >> 16) & 1)) >> 16);
 }
-inline float hc_from_bfloat(unsigned short b) { return __builtin_bit_cast(float, (unsigned)b << 16); }
+HC_INLINE float hc_from_bfloat(unsigned short b) { return __builtin_bit_cast(float, (unsigned)b << 16); }
 
 // Constructors would be convenient, but g++ then guards shared arrays in templates; `raw` is a struct so that
 // __half(x), which CUDA has, does not compile to something else here.
 struct hc_raw { unsigned short u; };
 #define HC_HALF(NAME, TO, FROM) \
-  struct NAME { hc_raw raw; operator float() const { return FROM(raw.u); } }; \
+  struct NAME { hc_raw raw; HC_INLINE operator float() const { return FROM(raw.u); } }; \
   struct alignas(4) NAME##2_ { NAME x, y; }; \
-  inline NAME hc_make_##NAME(float f) { return {{TO(f)}}; } \
+  HC_INLINE NAME hc_make_##NAME(float f) { return {{TO(f)}}; } \
   inline NAME operator+(NAME a, NAME b) { return {{TO((float)a + (float)b)}}; } \
   inline NAME operator-(NAME a, NAME b) { return {{TO((float)a - (float)b)}}; } \
   inline NAME operator*(NAME a, NAME b) { return {{TO((float)a * (float)b)}}; } \
@@ -47,11 +47,11 @@ HC_HALF(__half, hc_to_half, hc_from_half) HC_HALF(__nv_bfloat16, hc_to_bfloat, h
 typedef __half half; typedef __half2_ __half2; typedef __half2_ half2;
 typedef __nv_bfloat162_ __nv_bfloat162; typedef __nv_bfloat16 nv_bfloat16;
 
-inline float __half2float(__half h) { return h; } inline __half __float2half(float f) { return hc_make___half(f); }
-inline __half __float2half_rn(float f) { return hc_make___half(f); }
-inline float __bfloat162float(__nv_bfloat16 b) { return b; }
-inline __nv_bfloat16 __float2bfloat16(float f) { return hc_make___nv_bfloat16(f); }
-inline __nv_bfloat16 __float2bfloat16_rn(float f) { return hc_make___nv_bfloat16(f); }
+HC_INLINE float __half2float(__half h) { return h; } HC_INLINE __half __float2half(float f) { return hc_make___half(f); }
+HC_INLINE __half __float2half_rn(float f) { return hc_make___half(f); }
+HC_INLINE float __bfloat162float(__nv_bfloat16 b) { return b; }
+HC_INLINE __nv_bfloat16 __float2bfloat16(float f) { return hc_make___nv_bfloat16(f); }
+HC_INLINE __nv_bfloat16 __float2bfloat16_rn(float f) { return hc_make___nv_bfloat16(f); }
 inline unsigned short __half_as_ushort(__half h) { return h.raw.u; }
 inline __half __ushort_as_half(unsigned short u) { return {{u}}; }
 inline float2 __half22float2(__half2 h) { return {h.x, h.y}; }
@@ -110,22 +110,29 @@ void store_matrix_sync(T* p, const fragment<accumulator, M, N, K, T>& f, unsigne
   for (int i = 0, e = hc_lane(); i < M * N / 32; ++i, e += 32)
     p[layout == mem_col_major ? hc_offset<true, N>(e, ld) : hc_offset<false, N>(e, ld)] = f.x[i];
 }
-// This lane's elements of a b + c. Out of the checker's sight: all of it is local memory.
-template <int M, int N, int K, class A, class B, class C> __attribute__((no_sanitize("thread", "undefined"), noinline))
-void hc_mma(C* d, const A* a, const B* b, const C* c) {
-  A all_a[32][M * K / 32]; B all_b[32][K * N / 32];
-  hc_warp_gather(a, sizeof all_a[0], all_a);
-  hc_warp_gather(b, sizeof all_b[0], all_b);
-  for (int i = 0, e = hc_lane(); i < M * N / 32; ++i, e += 32) {
-    float sum = (float)c[i];
-    for (int k = 0, ia = e / N * K, ib = e % N; k < K; ++k, ++ia, ib += N)
-      sum += (float)all_a[ia % 32][ia / 32] * (float)all_b[ib % 32][ib / 32];
-    if constexpr (std::is_same<C, float>::value) d[i] = sum; else d[i] = __float2half(sum);
+// d = a b + c of a whole warp, by the last lane to come. Out of the checker's sight: all of it is local memory.
+template <int M, int N, int K, class A, class B, class C> __attribute__((no_sanitize("thread", "undefined")))
+void hc_mma(const hc_operands* const* lanes) {
+  typedef float Row __attribute__((vector_size(N * sizeof(float))));
+  float a[M * K]; Row b[K], sum[M];
+  for (int l = 0; l < 32; ++l) {
+    for (int i = 0; i < M * K / 32; ++i) a[32 * i + l] = ((const A*)lanes[l]->a)[i];
+    for (int i = 0; i < K * N / 32; ++i) ((float*)b)[32 * i + l] = ((const B*)lanes[l]->b)[i];
+    for (int i = 0; i < M * N / 32; ++i) ((float*)sum)[32 * i + l] = ((const C*)lanes[l]->c)[i];
   }
+  for (int m = 0; m < M; ++m)
+    for (int k = 0; k < K; ++k) sum[m] += a[m * K + k] * b[k];
+  for (int l = 0; l < 32; ++l)
+    for (int i = 0; i < M * N / 32; ++i) {
+      C& d = ((C*)lanes[l]->d)[i]; float s = ((float*)sum)[32 * i + l];
+      if constexpr (std::is_same<C, float>::value) d = s; else d = __float2half(s);
+    }
 }
 template <int M, int N, int K, class A, class B, class LA, class LB, class C> HC_INLINE
 void mma_sync(fragment<accumulator, M, N, K, C>& d, const fragment<matrix_a, M, N, K, A, LA>& a,
               const fragment<matrix_b, M, N, K, B, LB>& b, const fragment<accumulator, M, N, K, C>& c) {
-  hc_mma<M, N, K>(d.x, a.x, b.x, c.x);
+  hc_fence();
+  hc_warp_matrix(hc_mma<M, N, K, A, B, C>, d.x, a.x, b.x, c.x);
+  hc_fence();
 }
 }}

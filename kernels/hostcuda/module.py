@@ -1,5 +1,6 @@
 """CUDA C++ on the CPU, with CuPy's face: RawModule(code=...).get_function(name)(grid, block, args)."""
 import ctypes
+import functools
 import threading
 from pathlib import Path
 
@@ -13,6 +14,20 @@ SHARED_LIMIT = 48 << 10       # bytes of shared memory a block has without askin
 SHARED_MOST = 227 << 10       # and on asking, on the largest device
 ORDERS = ("forward", "reverse", "random")
 LAUNCH = threading.Lock()     # the model runs one launch at a time
+
+
+@functools.cache
+def name_of(dtype):
+    """A dtype's name, which NumPy forms anew each time: a launch asks once an argument."""
+    return dtype.name
+
+
+@functools.cache
+def wanted(code):
+    """Of a parameter as launch.h writes it: whether a pointer, whether to const, its kind, bytes and dtype's name."""
+    kind, size = code.lstrip("*c")[0], int(code.lstrip("*c")[1:])
+    kind = "V" if kind == "?" else kind
+    return code[0] == "*", code[1:2] == "c", kind, size, {"B": "bfloat16", "V": "void"}.get(kind) or np.dtype(f"{kind}{size}").name
 
 
 class Module:
@@ -145,16 +160,13 @@ class Function:
     def pack(self, i, code, value, arena):
         """A scalar's bytes, or an array's address, after checking it against the parameter."""
         fail = lambda text: HostCudaError(f"{self.name}: argument {i} {text}")
-        pointer, const, kind, size = code[0] == "*", code[1:2] == "c", code.lstrip("*c")[0], int(code.lstrip("*c")[1:])
+        pointer, const, kind, size, want = wanted(code)
         is_array, place = isinstance(value, np.ndarray), f"argument {i}"
         if hasattr(value, "__cuda_array_interface__"):
             raise fail(f"is a device array ({type(value).__module__}): this is a kernel on the CPU, which takes NumPy "
                        "arrays (cupy.asnumpy)")
-        if kind == "?":  # PTX says how many bytes, and no more
-            if is_array and value.ndim and size == 8:
-                return arena.add(value, not value.flags.writeable, place)
-            kind = "V"
-        want = {"B": "bfloat16", "V": "void"}.get(kind) or np.dtype(f"{kind}{size}").name
+        if code[0] == "?" and is_array and value.ndim and size == 8:  # PTX says how many bytes, and no more
+            return arena.add(value, not value.flags.writeable, place)
         got = getattr(value, "dtype", None)
         if pointer:
             if "*" in code[1:]:
@@ -164,7 +176,7 @@ class Function:
             if not is_array:
                 raise fail(f"must be an array of {want}, got {type(value).__name__}")
             # NumPy has no bfloat16 of its own: ml_dtypes' is taken, and uint16 that holds its bits
-            if kind != "V" and got.name != want and not (kind == "B" and got == np.uint16):
+            if kind != "V" and name_of(got) != want and not (kind == "B" and got == np.uint16):
                 raise fail(f"must be an array of {want}, got {got}")
             if not const and not value.flags.writeable:
                 raise fail("is read-only, but the kernel's parameter is not const")
@@ -175,7 +187,7 @@ class Function:
         if kind == "V":
             if scalar.dtype.itemsize != size:
                 raise fail(f"must be a value of {size} bytes, got {scalar.dtype} of {scalar.itemsize}")
-        elif scalar.dtype.name != want:
+        elif name_of(scalar.dtype) != want:
             plain = " (CuPy passes a plain Python number as 8 bytes)" if got is None else ""
             raise fail(f"must be np.{want}, got {scalar.dtype}{plain}")
         return scalar

@@ -19,7 +19,7 @@ void fibre_main() {
   for (auto& group : async_open[current])
     if (!group.empty() && checking)
       fail(group[0].pc, nullptr, "asynchronous copy never waited for: the thread ended with it in flight");
-  threads[current].state = DONE; --alive;
+  states[current] = DONE; --alive;
   leave_warp();
   suspend(); abort();
 }
@@ -29,7 +29,7 @@ void start(int t) {
   void** top = (void**)(stacks + (t + 1) * STACK - 64);
   *--top = nullptr; *--top = (void*)fibre_main;                  // return address, and 16-byte alignment at entry
   for (int i = 0; i < 6; ++i) *--top = nullptr;
-  th = {}; th.sp = top; th.clock = 1; async_open[t].clear();
+  th = {}; th.sp = top; states[t] = READY; clocks[t] = 1; async_open[t].clear();
   unsigned x = block_dim.x, y = block_dim.y;
   th.idx = {t % x, t / x % y, t / (x * y)};
 }
@@ -45,17 +45,15 @@ bool room_for_stacks() {
 }
 
 void release_block() {
-  int votes = 0;
-  for (int t = 0; t < count; ++t) votes += threads[t].vote;
-  for (int t = 0; t < count; ++t) { threads[t].vote = votes; threads[t].state = READY; }
-  ++epoch;
+  memset(states, READY, count);
+  released = votes; arrived = votes = 0; ++now;
 }
 
 // Nobody can run: which barrier was not reached by all?
 void stuck() {
   int at_barrier = -1, at_warp = -1, done = -1;
   for (int t = count - 1; t >= 0; --t) {
-    State s = threads[t].state;
+    State s = states[t];
     (s == AT_BARRIER ? at_barrier : s == AT_WARP ? at_warp : done) = t;
   }
   if (at_barrier >= 0) {
@@ -66,7 +64,7 @@ void stuck() {
                   "__syncthreads reached by some threads only: thread %d %s", at_warp >= 0 ? at_warp : done, rest);
   }
   const Thread& t = threads[current = at_warp];
-  for (unsigned left = t.mask & waiting[at_warp / 32]; left; left &= left - 1) {
+  for (unsigned left = t.mask & warps[at_warp / 32].waiting; left; left &= left - 1) {
     const Thread& other = threads[(at_warp & ~31) + __builtin_ctz(left)];
     if (other.mask == t.mask && other.where == t.where) continue;
     report(t.where, other.where, "warp synchronisation with mask %#x here meets lane %d at another one with mask %#x",
@@ -78,31 +76,30 @@ void stuck() {
 
 void run_block(const std::vector<int>& order) {
   for (int t = 0; t < count; ++t) start(t);
-  alive = count; epoch = 1;
-  int warps = (count + 31) / 32;
-  for (int w = 0; w < warps; ++w) {
-    waiting[w] = all_known[w] = 0;
-    present[w] = count - 32 * w >= 32 ? ~0u : (1u << (count - 32 * w)) - 1;
+  alive = count; arrived = votes = 0; begun.push_back({block_start = ++now, block_number});
+  int n = (count + 31) / 32;
+  for (int w = 0; w < n; ++w) {
+    warps[w] = {count - 32 * w >= 32 ? ~0u : (1u << (count - 32 * w)) - 1};
+    all_known[w] = 0;
   }
-  if (checking) memset(known, 0, warps * sizeof known[0]);
+  if (checking) memset(known, 0, n * sizeof known[0]);
   for (auto& r : regions) if (r.shared) memset((void*)r.low, 0xff, r.high - r.low);      // NaN in every float type
+  turns = order.data();
   while (alive) {
-    bool progressed = false;
-    for (int t : order) {
-      if (threads[t].state != READY) continue;
-      current = t; progressed = true;
-      in_block = true; hc_switch(&scheduler_sp, threads[t].sp); in_block = false;
+    turn = -1;
+    if (int first = following(); first >= 0) {
+      current = first;
+      in_block = true; hc_switch(&scheduler_sp, threads[first].sp); in_block = false;
       if (expired && !failed) report(nullptr, nullptr, "time limit");
       if (failed) return;
+      continue;
     }
-    if (progressed || !alive) continue;
-    for (int t = 0; t < count; ++t) {
-      if (threads[t].state != AT_BARRIER) return stuck();
-      if (checking && threads[t].where != threads[0].where) {
+    if (arrived < count) return stuck();
+    for (int t = 0; t < count && checking && !one_barrier; ++t)
+      if (threads[t].where != threads[0].where) {
         current = t;
         return report(threads[t].where, threads[0].where, "threads %d and 0 wait at different __syncthreads", t);
       }
-    }
     release_block();
   }
 }
@@ -148,15 +145,14 @@ struct Signals {
 };
 constexpr int Signals::FAULTS[4];
 
-// A traced launch: every access to memory, and how many barriers came before it, counted on over launches; occurrence:
-// how many times since the last of them the lane has been at this site. So lanes that skip an access meet again.
+// A traced launch: every access to memory, and its stamp; occurrence: how many times at this stamp the lane has been at
+// this site. So lanes that skip an access meet again.
 struct Traced {
-  int site, warp, block, occurrence; unsigned epoch; unsigned long address; short lane; unsigned char bytes, flags;
+  int site, warp, block, occurrence; unsigned stamp; unsigned long address; short lane; unsigned char bytes, flags;
 };
 std::vector<Traced> traced;
-struct Seen { unsigned epoch; int times; };
+struct Seen { unsigned stamp; int times; };
 std::unordered_map<unsigned long, Seen> occurrences;
-unsigned epochs_before, latest_epoch;                           // of earlier launches; the last one seen
 }  // namespace
 
 extern "C" {
@@ -165,6 +161,7 @@ Index hc_block_idx() { return block_idx; }
 Index hc_block_dim() { return block_dim; }
 Index hc_grid_dim() { return grid_dim; }
 void* hc_dynamic_shared() { return dynamic_shared; }
+int hc_lane() { return current & 31; }
 void hc_trap(const char* why) { fail(CALLER, nullptr, "%s", why); }
 void hc_launch_bounds(long most) {
   if (count > most)
@@ -214,10 +211,8 @@ void hc_trace(const void* p, int bytes, int write, int site) {
   Region* r = region_of((addr)p);
   bool shared = r && r->shared;
   unsigned char flags = (write ? 1 : 0) | (shared ? 2 : 0) | (!r ? 4 : 0);
-  unsigned now = epochs_before + epoch;
-  if (now > latest_epoch) latest_epoch = now;
   Seen& seen = occurrences[key];
-  if (seen.epoch != now) seen = {now, 0};
+  if (seen.stamp != now) seen = {now, 0};
   traced.push_back({site, current / 32, block_number, seen.times++, now, (addr)p, (short)(current & 31),
                     (unsigned char)bytes, flags});
 }
@@ -238,7 +233,7 @@ void hc_where(long* where) {
 // Runs a launch. rows: of each of n regions low, high, constant, shared, grain. order: 0 forward, 1 reverse, 2 random.
 int hc_launch(void (*call)(void**), void** args, const unsigned* grid, const unsigned* block, unsigned shared_bytes,
               int n, const long* rows, const char* const* names, int check_, int order, unsigned seed, double limit) {
-  epochs_before = latest_epoch; occurrences.clear();
+  occurrences.clear();
   checking = check_; failed = in_block = false; expired = false; busy = false; message[0] = 0;
   grid_dim = {grid[0], grid[1], grid[2]}; block_dim = {block[0], block[1], block[2]};
   count = block[0] * block[1] * block[2];
@@ -249,6 +244,7 @@ int hc_launch(void (*call)(void**), void** args, const unsigned* grid, const uns
     add_region(r[0], r[1], r[2], r[3], names[(r - rows) / 5], (unsigned)r[4]);
   addr room = (addr)dynamic_shared;
   if (shared_bytes) add_region(room, room + shared_bytes, false, true, "the launch's dynamic shared memory", 4);
+  begin_cells();
   long blocks = (long)grid[0] * grid[1] * grid[2];
   std::vector<int> threads_order(count);
   std::vector<long> shuffled(order == 2 ? blocks : 0);

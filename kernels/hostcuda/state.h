@@ -9,25 +9,29 @@
 typedef uintptr_t addr;
 typedef const void* pc_t;
 struct Index { unsigned x, y, z; };
+struct Operands { void* d; const void *a, *b, *c; };           // a lane's parts of a matrix product d = a b + c
 #define CALLER __builtin_extract_return_addr(__builtin_return_address(0))
 
 extern "C" char hc_static_begin[], hc_static_end[];   // static __shared__ arrays and the gaps between them
 
 namespace {
-constexpr addr STACK = 256 << 10;
+// No power of two, and an odd number of cache lines: at the same depth, stacks would share a set of every cache.
+constexpr addr STACK = (256 << 10) + 4096 + 9 * 64;
 constexpr int MAX_THREADS = 1024, MAX_DYNAMIC = 228 << 10;
-enum State { READY, AT_BARRIER, AT_WARP, DONE };
+enum State : unsigned char { READY, AT_BARRIER, AT_WARP, DONE };
 
 struct Thread {
-  void* sp; State state; Index idx;
-  unsigned clock;                                               // counts this lane's warp synchronisations
-  pc_t where; unsigned mask;                                    // where it waits, and with which lanes of its warp
-  int meeting, lane; unsigned long value; unsigned bytes;       // what it brings to a meeting of the warp
-  const void* data; void* all; int vote;
+  void* sp; Index idx;
+  pc_t where; unsigned mask; int meeting;                       // where it waits, and with which lanes of its warp
+  const Operands* operands; void (*product)(const Operands* const*);
 };
-
 Thread threads[MAX_THREADS];
-int count, alive, current, block_number; unsigned epoch;        // epoch: __syncthreads that the block has passed
+State states[MAX_THREADS];
+unsigned clocks[MAX_THREADS];                                   // each counts its lane's warp synchronisations
+unsigned long values[MAX_THREADS]; unsigned char sources[MAX_THREADS];   // what lanes bring to an exchange, and ask of whom
+
+int count, alive, current, block_number;
+const int* turns; int turn;                                     // the order of threads, and the place in it
 Index block_idx, block_dim, grid_dim;
 char* stacks; addr stacks_bytes;                                // one for each thread of the largest block so far
 void* scheduler_sp; bool checking, in_block, failed;
@@ -53,7 +57,18 @@ hc_switch: pushq %rbx; pushq %rbp; pushq %r12; pushq %r13; pushq %r14; pushq %r1
 )");
 
 namespace {
-void suspend() { busy = false; hc_switch(&threads[current].sp, scheduler_sp); }
+// The next thread of the order that can run, or -1 at its end.
+inline int following() {
+  while (++turn < count) if (states[turns[turn]] == READY) return turns[turn];
+  return -1;
+}
+// Straight to the next thread: by way of the scheduler it is two switches, and every return is mispredicted.
+inline __attribute__((always_inline)) void suspend() {
+  busy = false;
+  int me = current, next = failed || expired ? -1 : following();
+  if (next >= 0) current = next;
+  hc_switch(&threads[me].sp, next >= 0 ? threads[next].sp : scheduler_sp);
+}
 
 // A finding by the scheduler, which then returns; and by a thread, which never runs again.
 __attribute__((format(printf, 3, 4))) void report(pc_t pc, pc_t other, const char* format, ...) {
