@@ -20,12 +20,15 @@ GAP = 1 << 16  # bytes between two shared arrays, so that an access past one is 
 COMPILE = ["g++", "-std=c++20", "-fPIC", "-g", "-w", "-fno-gnu-unique", "-fno-math-errno", "-ffp-contract=off", "-fwrapv",
            "-fno-strict-aliasing", "-fno-exceptions", "-fno-rtti", "-fno-thread-jumps", "-U_FORTIFY_SOURCE",
            "-ffunction-sections", "-fdata-sections"]
-# Loops of few and known steps are unrolled, for which the checks of their counters must be seen to be idle; no others
-# are, since only so do all threads meet at the same copy of a barrier.
-WATCH = ["-O1", "-ftree-vrp", "-fpeel-loops", "--param=max-peel-times=0", "-fsanitize=thread",
-         "--param=tsan-instrument-func-entry-exit=0"]
-CHECKED = [*WATCH, "-fno-wrapv", "-fsanitize=signed-integer-overflow,integer-divide-by-zero,shift,bounds,alignment"]
-CHECKED_PTX = WATCH  # its integers wrap, and ptx.h looks at divisors
+WATCH = ["-O1", "-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"]
+# A float4 is not split into four numbers, but read and checked at once, as the device reads it. Loops of few and known
+# steps are unrolled, for which the checks of their counters must be seen to be idle; no others are, since only so do all
+# threads meet at the same copy of a barrier.
+AS_DEVICE = ["-fno-tree-sra", "-ftree-vrp", "-fpeel-loops", "--param=max-peel-times=0",
+             "--param=max-completely-peeled-insns=1000", "-ftree-slp-vectorize"]
+CHECKED = [*WATCH, *AS_DEVICE, "-fno-wrapv",
+           "-fsanitize=signed-integer-overflow,integer-divide-by-zero,shift,bounds,alignment"]
+CHECKED_PTX = WATCH  # its integers wrap, ptx.h looks at divisors, and its loops have been unrolled
 FAST = ["-O3", "-march=native"]
 
 
@@ -93,7 +96,7 @@ def runtime(folder, work, ours):
     """The runtime's object file, compiled once for each version of it."""
     compiled = folder / (hashlib.sha256(ours).hexdigest()[:24] + ".o")
     if not compiled.exists():
-        run([*COMPILE, "-O2", "-c", str(HERE / "runtime.cpp"), "-o", f"{work}/runtime.o"], "the runtime")
+        run([*COMPILE, "-O2", "-mno-red-zone", "-c", str(HERE / "runtime.cpp"), "-o", f"{work}/runtime.o"], "the runtime")
         os.replace(work / "runtime.o", compiled)
     return compiled
 

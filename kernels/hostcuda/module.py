@@ -1,6 +1,8 @@
 """CUDA C++ on the CPU, with CuPy's face: RawModule(code=...).get_function(name)(grid, block, args)."""
 import ctypes
 import functools
+import itertools
+import math
 import threading
 from pathlib import Path
 
@@ -103,10 +105,11 @@ class Function:
         self.check_launch(grid, block, args, shared_mem)
         arena = Arena()
         values = [self.pack(i, code, a, arena) for i, (code, a) in enumerate(zip(self.parameters, args), 1)]
-        rows = arena.load() + self.variables()
-        buffers = [np.frombuffer((arena.pointer(v) if isinstance(v, int) else v).tobytes(), np.uint8).copy()
-                   for v in values]
-        packed = (ctypes.c_void_p * max(len(buffers), 1))(*(b.ctypes.data for b in buffers))
+        rows = arena.load() + self.variables
+        data = [(arena.pointer(v) if isinstance(v, int) else v).tobytes() for v in values]
+        data = [d + bytes(-len(d) % 16) for d in data]  # so that each is aligned for any type
+        room = np.frombuffer(b"".join([*data, bytes(16)]), np.uint8).copy()
+        packed = (ctypes.c_void_p * (len(data) + 1))(*itertools.accumulate(map(len, data), initial=room.ctypes.data))
         numbers = (ctypes.c_long * (5 * len(rows) or 1))(*(int(v) for row in rows for v in (
             row[0], row[1], row[2], row[5] if len(row) > 5 else 0, row[3])))
         names = (ctypes.c_char_p * (len(rows) or 1))(*(row[4].encode() for row in rows))
@@ -121,6 +124,7 @@ class Function:
             raise HostCudaError(message)
         arena.store()
 
+    @functools.cached_property
     def variables(self):
         """Rows (low, high, constant, grain, name, shared) of what the module itself has in memory."""
         rows = [(symbol, size, False, f"shared array {name}", True) for name, symbol, size in self.shared]
@@ -143,9 +147,9 @@ class Function:
             raise HostCudaError(f"{self.name}: {len(self.parameters)} arguments expected, got {len(args)}")
         if min(grid + block) < 1 or max(grid[1:]) > 65535 or grid[0] >= 2**31:
             raise HostCudaError(f"{self.name}: grid {grid} and block {block} must be positive and within CUDA's limits")
-        if np.prod(block) > 1024 or block[2] > 64:
+        if math.prod(block) > 1024 or block[2] > 64:
             raise HostCudaError(f"{self.name}: a block has at most 1024 threads (64 in z), got {block}")
-        if np.prod(block) > self.max_threads_per_block:
+        if math.prod(block) > self.max_threads_per_block:
             raise HostCudaError(f"{self.name}: compiled for blocks of at most {self.max_threads_per_block} threads "
                                 f"(__launch_bounds__), got {block}")
         if self.shared_size_bytes > SHARED_LIMIT:

@@ -28,7 +28,6 @@ void start(int t) {
   Thread& th = threads[t];
   void** top = (void**)(stacks + (t + 1) * STACK - 64);
   *--top = nullptr; *--top = (void*)fibre_main;                  // return address, and 16-byte alignment at entry
-  for (int i = 0; i < 6; ++i) *--top = nullptr;
   th = {}; th.sp = top; states[t] = READY; clocks[t] = 1; async_open[t].clear();
   unsigned x = block_dim.x, y = block_dim.y;
   th.idx = {t % x, t / x % y, t / (x * y)};
@@ -89,7 +88,7 @@ void run_block(const std::vector<int>& order) {
     turn = -1;
     if (int first = following(); first >= 0) {
       current = first;
-      in_block = true; hc_switch(&scheduler_sp, threads[first].sp); in_block = false;
+      in_block = true; switch_stacks(&scheduler_sp, threads[first].sp); in_block = false;
       if (expired && !failed) report(nullptr, nullptr, "time limit");
       if (failed) return;
       continue;

@@ -171,3 +171,45 @@ def test_the_model_works_after_a_finding_and_after_a_time_limit():
         out = nan(128)
         module().get_function("reverse")((2,), (64,), (out, np.ones(128, np.float32)))
         assert (out == 1).all()
+
+
+LATER = r'''
+extern "C" __global__ void f(float* y, int writers, int first, int turn) {
+  __shared__ float s[64];
+  if (blockIdx.x < writers) s[threadIdx.x] = threadIdx.x;
+  __syncthreads();
+  int i = blockIdx.x * 64 + (threadIdx.x + turn) % 64;
+  y[first ? i % 64 : i] = s[63 - threadIdx.x];
+}'''
+
+
+def test_what_an_earlier_launch_or_block_did_is_neither_missed_nor_held_against_a_later_one():
+    f, y = module(code=LATER).get_function("f"), nan(128)
+    launch = lambda writers, first, turn: f((2,), (64,), (y, *np.int32([writers, first, turn])))
+    for turn in (0, 1, 33):  # each element by another thread than before
+        launch(2, 0, turn)
+        assert (y.reshape(2, 64)[:, (np.arange(64) + turn) % 64] == np.arange(64)[::-1]).all()
+    for writers in (1, 0):
+        with pytest.raises(HostCudaError, match=rf"block \({writers}, 0, 0\): read of shared memory that no thread wrote"):
+            launch(writers, 0, 0)
+    with pytest.raises(HostCudaError, match="block .1, 0, 0.: race: write here and write .* of block 0 .* not ordered"):
+        launch(2, 1, 0)
+    launch(2, 0, 5)
+    assert (y[:64][(np.arange(64) + 5) % 64] == np.arange(64)[::-1]).all()
+
+
+MANY = r'''
+extern "C" __global__ void f(float* y, const float* x, int n) {
+  int i = blockIdx.x * 256 + threadIdx.x;
+  if (i < n) y[i] += x[i];
+  if (i == n - 1) y[i % 7] = 0;
+}'''
+
+
+def test_arrays_with_more_cells_than_are_kept(rng):
+    f, n = module(code=MANY).get_function("f"), 1_300_000
+    y, x = np.ones(n, np.float32), rng.standard_normal(n).astype(np.float32)
+    for _ in range(2):
+        with pytest.raises(HostCudaError, match="race: write here and (read|write) by thread"):
+            f((-(-n // 256),), (256,), (y, x, np.int32(n)))
+    assert (y == 1).all()
