@@ -119,6 +119,9 @@ DEFECTS = {
                       "__syncwarp(t % 32 < 16 ? 0xffffu : 0xffff0000u); out[t] = s[t ^ 16];", "race|no thread wrote"),
     "same_cell": ("all threads write one cell", "__shared__ float s; s = in[t]; __syncthreads(); out[t] = s;",
                   "race: write here and write"),
+    "read_back": ("a cell that its writer reads again, and another thread without a barrier", "__shared__ float s; "
+                  "if (t == 0) s = 0; __syncthreads(); if (t == 0) { s = in[1]; out[0] = s; } else if (t == 40) out[t] = s;",
+                  "race: (read here and write|write here and read)"),
     "plain_count": ("a shared counter without an atomic", "__shared__ int c; if (t == 0) c = 0; __syncthreads(); "
                     "c += 1; __syncthreads(); out[t] = c;", "race"),
     "mixed_count": ("an atomic here, a plain access there", "__shared__ int c; if (t == 0) c = 0; __syncthreads(); "
