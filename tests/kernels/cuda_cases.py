@@ -120,7 +120,8 @@ DEFECTS = {
     "same_cell": ("all threads write one cell", "__shared__ float s; s = in[t]; __syncthreads(); out[t] = s;",
                   "race: write here and write"),
     "read_back": ("a cell that its writer reads again, and another thread without a barrier", "__shared__ float s; "
-                  "if (t == 0) s = 0; __syncthreads(); if (t == 0) { s = in[1]; out[0] = s; } else if (t == 40) out[t] = s;",
+                  "if (t == 0) s = 0; __syncthreads(); if (t == 0) { s = in[1]; out[0] = *(volatile float*)&s; } "
+                  "else if (t == 40) out[t] = s;",
                   "race: (read here and write|write here and read)"),
     "plain_count": ("a shared counter without an atomic", "__shared__ int c; if (t == 0) c = 0; __syncthreads(); "
                     "c += 1; __syncthreads(); out[t] = c;", "race"),
