@@ -83,7 +83,8 @@ def equalised(params, gain=2**0.5, slow=None):
       \mathrm{fan} = I R S$$
 
     slow: {prefix of names: lambda}, parts that are to learn more slowly; lambda is 1 elsewhere. A parameter that the
-    network made no use of has gradient 0.
+    network made no use of has gradient 0. One gain for all layers; the authors' code takes 1 for those that no leaky
+    ReLU follows (images, logits, styles).
     Shapes: params a flat dict; (O, I) and (O, I, R, S) are weights, vectors named .bias biases. Returns params,
     pullback(dparams) -> dparams.
     Source: Karras et al. 2018, arXiv:1710.10196, sec. 4.1; lambda: Karras et al. 2019, arXiv:1812.04948, app. C.
