@@ -33,9 +33,9 @@ Region* sites[256];                                             // by a hash of 
 Region*& site_of(pc_t pc) { return sites[((addr)pc >> 2 ^ (addr)pc >> 10) & 255]; }
 
 // The memory of cells, of each region by its number: kept for the next launch, unless it is much.
-struct Store { std::vector<Cell> cells; std::vector<Trail> trails; };
+struct Store { void* memory; Cell* cells; Trail* trails; size_t number; };
 std::vector<Store> stores;
-constexpr size_t KEPT = 1 << 20;                                // cells
+constexpr size_t KEPT = 1 << 16;                                // cells
 
 struct Segment { addr low, high; bool writable; };
 std::vector<Segment> segments;                                  // where this library is: the source's own constants
@@ -64,28 +64,35 @@ void add_region(addr low, addr high, bool constant, bool shared, const char* nam
 }
 void place_cells(Region& r) {
   Store& s = stores[&r - regions.data()];
-  if (s.cells.size() < r.number()) { s.cells.assign(r.number(), Cell()); s.trails.assign(r.number(), Trail()); }
-  r.cells = s.cells.data(); r.trails = s.trails.data();
+  if (size_t n = r.number(); s.number < n) {
+    free(s.memory);
+    s.memory = calloc(n + 1, sizeof(Cell) + sizeof(Trail)); s.number = n;        // what is never touched takes no memory
+    s.cells = (Cell*)(((addr)s.memory + sizeof(Cell) - 1) / sizeof(Cell) * sizeof(Cell)); s.trails = (Trail*)(s.cells + n);
+  }
+  r.cells = s.cells; r.trails = s.trails;
 }
+void drop_cells() { for (auto& s : stores) free(s.memory); stores.clear(); }
 void begin_cells() {
-  if (now > 1u << 31) { stores.clear(); now = 0; }              // before the stamps run out
+  if (now > 1u << 31) { drop_cells(); now = 0; }                // before the stamps run out
   launch_start = now + 1;
   if (stores.size() < regions.size()) stores.resize(regions.size());
   for (auto& r : regions) if (checking && !r.constant) place_cells(r);
 }
 void free_regions() {
   size_t kept = 0;
-  for (auto& s : stores) kept += s.cells.size();
-  if (kept > KEPT) stores.clear();
+  for (auto& s : stores) kept += s.number;
+  if (kept > KEPT) drop_cells();
   regions.clear(); begun.clear(); std::fill(std::begin(sites), std::end(sites), nullptr);
 }
 
 // Cells follow the narrowest access, so that neighbours of two threads in one word are not taken for a race.
 void refine(Region& r, unsigned shift) {
-  Store coarse = std::move(stores[&r - regions.data()]);
+  Store coarse = stores[&r - regions.data()];
+  stores[&r - regions.data()] = {};
   unsigned by = r.shift - shift;
   r.shift = shift; place_cells(r);
   for (size_t i = 0; i < r.number(); ++i) { r.cells[i] = coarse.cells[i >> by]; r.trails[i] = coarse.trails[i >> by]; }
+  free(coarse.memory);
 }
 
 Region* region_of(addr a) {
