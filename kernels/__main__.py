@@ -39,7 +39,7 @@ def parser():
     own.add_argument("--arrays", choices=FRAMEWORKS, help="what it works on (default: what its module imports)")
     own.add_argument("--raw", action="store_true", help="it takes its output first: function(out, *inputs)")
     own.add_argument("--where", nargs="+", default=[], metavar="NAME=VALUE",
-                     help="the part of the cases that it is for, e.g. stride=1 groups=1")
+                     help="the part of the cases that it is for, e.g. stride=1 groups=1; large=False: no large ones")
     own.add_argument("--time-limit", type=float, default=60, metavar="S", help="for one case (default 60 s)")
     commands.add_parser("shares", help="measure every ceiling in kernels/shares.json anew")
     commands.add_parser("budgets", help="compile the best CUDA kernels for every architecture, count what they move, and "

@@ -2,6 +2,7 @@
 import hashlib
 import math
 import mmap
+import random
 import sys
 
 import numpy as np
@@ -69,6 +70,14 @@ def reversed_(array):
     return out[turn], buffer
 
 
+def misaligned(array):
+    """C order, one element past the boundary that vector loads like."""
+    buffer = _poison(np.empty(array.size + 2 * GUARD + 1, array.dtype))
+    view = buffer[GUARD + 1:GUARD + 1 + array.size].reshape(array.shape)
+    view[...] = array
+    return view, buffer
+
+
 def read_only(array):
     """C order, not writeable."""
     out, buffer = _copied(array, "C")
@@ -108,6 +117,7 @@ LAYOUTS = {
     "Fortran-ordered array": fortran,
     "strided view": strided,
     "reversed view": reversed_,
+    "misaligned view": misaligned,
     "read-only array": read_only,
     "broadcast view": broadcast,
     "far-strided view": far,
@@ -128,6 +138,30 @@ def soil(shapes, dtype):
     del held
 
 
-def flushes_to_zero():
-    """Whether this process has lost its subnormal numbers: compiled code may have switched them off for everyone."""
-    return bool(np.multiply(np.float32(2.0**-126), np.float32(0.5)) == 0)
+def settings():
+    """What every computation of the process depends on, by name: a kernel that changes it changes everyone's."""
+    one, tiny, third = np.float32(1), np.float32(2.0**-126), np.float32(3)
+    found = {"the handling of subnormal numbers": float(tiny * np.float32(0.5)),
+             "the rounding of numbers": (float(one / third), float(-one / third))}
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        found |= {"torch's default dtype": torch.get_default_dtype(), "torch's threads": torch.get_num_threads(),
+                  "torch's gradient mode": torch.is_grad_enabled(),
+                  "torch's precision of products": torch.get_float32_matmul_precision(),
+                  "torch's deterministic mode": torch.are_deterministic_algorithms_enabled()}
+    return found
+
+
+def generators():
+    """The states of the generators that a process has one of, by name."""
+    torch, numpy = sys.modules.get("torch"), np.random.get_state()  # noqa: NPY002, it is watched
+    found = {"random": random.getstate(), "numpy.random": (numpy[1].tobytes(), *numpy[2:])}
+    return found if torch is None else found | {"torch.rand": torch.get_rng_state().numpy().tobytes()}
+
+
+def advance():
+    """Move each of them on, so that setting a seed again shows."""
+    random.random()
+    np.random.random()  # noqa: NPY002
+    if "torch" in sys.modules:
+        sys.modules["torch"].rand(1)

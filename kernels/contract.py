@@ -4,10 +4,18 @@ import importlib
 import inspect
 from typing import NamedTuple
 
-VERSION = 1  # of the contracts: a change of cases, bounds or conduct that can change a verdict raises it
+VERSION = 2  # of the contracts: a change of cases, bounds or conduct that can change a verdict raises it
 MODULES = ("conv2d.contract", "conv_transpose2d.contract", "attention.contract", "attention.contract_vjp",
            "group_norm.contract", "batch_norm.contract", "modulated_conv2d.contract", "q_sample.contract",
            "noise_mse.contract", "sampler_step.contract")
+
+
+class Large(NamedTuple):
+    """Cases that are long in one direction and small in all others. axes: {name: length}, lengths above the limits that
+    kernels have (tiles, 4096 terms, 65535 blocks, 2^16 elements); families: of values, each tried on every axis."""
+
+    axes: dict
+    families: tuple
 
 
 class Contract(NamedTuple):
@@ -21,6 +29,7 @@ class Contract(NamedTuple):
     slices(args, options, budget): parts of a large call whose largest temporary takes `budget` bytes, each
     (args, options, picks), picks one index an output or None. host: arguments that are float64 on the host, whatever
     the data's dtype and device. slips(args, options): (what, args, options), calls that a usual mistake amounts to.
+    large: what its cases take as large=(axis, length).
     """
 
     operation: str
@@ -36,6 +45,7 @@ class Contract(NamedTuple):
     spreads: tuple = ()
     host: tuple = ()
     slips: object = lambda args, options: ()
+    large: Large = Large({}, ())
 
     @property
     def names(self):
@@ -57,8 +67,9 @@ class Kernel(NamedTuple):
     argument is None; others have the operation's own form and allocate. arithmetic: the type sums are accumulated in;
     dtype: of the data, when it is not the same. chain: h(M), the longest chain of additions in a sum of M terms, where
     the bound asks for it. where: the part of the contract's cases that the kernel is for, {"window": 3, "stride": 1},
-    keywords of its cases. layout: memory order of the out arrays that a raw kernel is handed, "C" or "channels_last".
-    version: its name where several kernels share an algorithm and its bound.
+    keywords of its cases; "large": the axes of the large ones that it is for, False for none. layout: memory order of
+    the out arrays that a raw kernel is handed, "C" or "channels_last". version: its name where several kernels share an
+    algorithm and its bound.
     """
 
     operation: str

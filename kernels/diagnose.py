@@ -15,6 +15,12 @@ def guesses(kernel, contract, failure, most=3):
 
     The smallest failing case fits too many stories. A story counts when it fits several failing cases of a fair size.
     """
+    if failure.large:
+        both = {"square": "queries and keys", "causal": "queries and keys, causal", "mask": "queries and keys, masked"}
+        axis = both.get(failure.large.axis, failure.large.axis)
+        return [f"right in small cases, wrong from a size of {failure.large.length} on in {axis}: some limit is passed"]
+    if failure.layout == "state" and failure.defect.kind == "unwritten":
+        return ["adds to its output, or compares with it, or skips some of it, instead of writing it"]
     if failure.layout == "state":
         return ["something is remembered between calls"]
     if failure.layout != "plain":

@@ -1,5 +1,6 @@
 """One case: call the kernel as a user would and as an adversary would, and hold the result to the contract."""
 import math
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -137,14 +138,20 @@ def settle(contract, case, got, want):
     return share
 
 
-def call(kernel, case, outputs):
-    """Call a kernel on a case, its memory poisoned beforehand; raw kernels also get guard zones around every output."""
+def call(kernel, case, outputs, fill=None):
+    """Call a kernel on a case, its memory poisoned beforehand; raw kernels also get guard zones around every output.
+
+    fill: a number that stands in a raw kernel's outputs instead of the poison, by turns with its opposite.
+    """
     dtype = carrier(case.dtype)
     if not kernel.raw:
         conduct.soil([y.shape for y in outputs if y is not None], dtype)
         return together(_run(kernel, case.args, case.options))
     rooms = [(None, None) if y is None else conduct.guarded(y.shape, dtype, kernel.layout) for y in outputs]
     outs = tuple(out for out, _ in rooms)
+    for out in outs if fill else ():
+        if out is not None:
+            out[...] = np.resize((fill, -fill), out.shape)
     _run(kernel, (outs if len(outs) > 1 else outs[0], *case.args), case.options)
     for out, buffer in rooms:
         if out is not None and conduct.breached(buffer):
@@ -158,8 +165,14 @@ def _run(kernel, args, options):
             return kernel.function(*args, **options)
     except (Defect, Misuse):
         raise
-    except Exception as error:
-        raise Defect("raises", f"raises {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise Defect("raises", f"raises {type(error).__name__}: {in_short(error)}") from error
+
+
+def in_short(error):
+    """An exception's text in one line that can be read."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else text[:300] + " ..."
 
 
 def judge(kernel, contract, case, layout="plain", only=None):
@@ -179,12 +192,14 @@ def judge(kernel, contract, case, layout="plain", only=None):
         case = _overlapping(contract, case, buffers, paths)
     placed = case if buffers else on_case(place, case, contract.names, contract.host)
     want = expected(kernel, contract, placed)
-    before = conduct.fingerprint(buffers)
+    on_case(lambda a, path: buffers.append(a) if path.split("[")[0] in contract.host else None, case, contract.names)
+    before, settings, generators = conduct.fingerprint(buffers), conduct.settings(), conduct.generators()
     try:
         got = call(kernel, placed, want.outputs)
     except Defect as defect:
         cause = defect.__cause__
-        if layout != "plain" and isinstance(cause, (ValueError, TypeError)) and any(p in str(cause) for p in paths):
+        if layout != "plain" and isinstance(cause, (ValueError, TypeError)) and any(
+                re.search(rf"\b{p.split('[')[0]}\b", str(cause)) for p in paths):
             return None
         raise
     share = settle(contract, case, got, want)
@@ -195,8 +210,16 @@ def judge(kernel, contract, case, layout="plain", only=None):
     if [None if g is None else g.tobytes() for g in again] != first:
         settle(contract, case, again, want)  # a wrong second result says more than a different one
         raise Defect("different bits", "gives different bits for the same input on a second call")
-    if conduct.flushes_to_zero():
-        raise Defect("flush", "switches off subnormal numbers for the whole process")
+    for name, value in conduct.settings().items():
+        if value != settings.get(name, value):
+            raise Defect("settings", f"leaves {name} changed for the whole process")
+    if conduct.generators() != generators:  # compiling for the first time may draw from them; a kernel may not
+        conduct.advance()
+        generators = conduct.generators()
+        call(kernel, placed, want.outputs)
+        for name, value in conduct.generators().items():
+            if value != generators[name]:
+                raise Defect("settings", f"draws from {name}, or sets its seed, for the whole process")
     return share
 
 
@@ -226,10 +249,12 @@ def judge_state(kernel, contract, case):
         buffers.append(conduct.LAYOUTS["plain"](array)[0])
         return buffers[-1]
 
-    def turn(array, path):  # other values of the same kind, exact in every dtype
+    def turn(array, path):  # other values of the same kind, exact in every dtype; the first may stay
         if not np.issubdtype(array.dtype, np.floating):
             return array
-        return array.reshape(-1)[::-1].reshape(array.shape) * array.dtype.type(0.5)
+        turned = array.reshape(-1)[::-1] * array.dtype.type(0.5)
+        turned[:array.size > 1] = array.reshape(-1)[:array.size > 1]
+        return turned.reshape(array.shape)
 
     placed = on_case(place, case, contract.names, contract.host)
     other = on_case(turn, case, contract.names, contract.host)
@@ -250,4 +275,8 @@ def judge_state(kernel, contract, case):
         held.append((got, [None if g is None else g.tobytes() for g in got]))
     if any([None if g is None else g.tobytes() for g in got] != bits for got, bits in held):
         raise Defect("state", "returns memory that a later call overwrites")
+    if kernel.raw:
+        got = call(kernel, placed, wants[0].outputs, ARITHMETICS[case.dtype].huge / 4)
+        if [None if g is None else g.tobytes() for g in got] != held[0][1]:
+            raise Defect("unwritten", "depends on what stood in its output before the call")
     return share

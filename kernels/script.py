@@ -13,6 +13,7 @@ VIEWS = {
     "Fortran-ordered array": "np.asfortranarray({0})",
     "strided view": "np.repeat(np.repeat({0}, 2, 0), 2, -1)[::2, ..., ::2]",
     "reversed view": "np.flip(np.flip({0}).copy())",
+    "misaligned view": "np.append({0}.dtype.type(0), {0})[1:].reshape({0}.shape)",
     "broadcast view": "np.broadcast_to({0}[:1], {0}.shape)",
     "read-only array": "np.frombuffer({0}.tobytes(), {0}.dtype).reshape({0}.shape)",
     "far-strided view": "{0}  # its first axis strides over more than 2^31 elements, see kernels/conduct.py",
@@ -24,6 +25,11 @@ def literal(array):
     dtype = f"np.{array.dtype}" if array.dtype != np.bool_ else "bool"
     if array.size > 1 and np.all(array == array.reshape(-1)[0]):
         return f"np.full({array.shape}, {array.reshape(-1)[0].item()!r}, {dtype})"
+    places = np.flatnonzero(array)
+    if array.size > LITERAL and places.size <= LITERAL // 8:
+        values = [v.item() for v in array.reshape(-1)[places]]
+        if np.all(np.isfinite(values)):
+            return f"np.bincount({places.tolist()}, {values}, {array.size}).astype({dtype}).reshape({array.shape})"
     if array.size <= LITERAL:
         values = np.array2string(array.reshape(-1), separator=", ", threshold=LITERAL + 1, max_line_width=110,
                                  formatter={"float": repr_float}).replace("\n", "\n   ")
@@ -61,6 +67,7 @@ def script(contract, failure, load, convert="", back="", raw=False):
     data = {n for n, a in variables.items() if a.dtype.kind in "fb" and n not in contract.host}
     given = [expression(a, data) for a in named.args]
     given += [f"{k}={expression(v, data)}" for k, v in named.options.items()]
+    floats = [n for n in variables if n in data and variables[n].dtype.kind == "f"]
     wide = "longdouble" if case.dtype == "float64" else "float64"
     header = "import base64\nimport zlib\n\n" if any("zlib" in line for line in lines) else ""
     text = f"{header}import numpy as np\n\nfrom refimpl import ops\n{load}\n\n" + "\n".join(lines) + f"""
@@ -79,17 +86,41 @@ def outputs(y):
 
 
 wanted = outputs(call(ops.{contract.operation}, wide))
+
+
+def run(fill=np.nan):
 """
     if raw:
-        text += f"""
-outs = tuple(np.full(y.shape, np.nan, np.{case.dtype}) for y in wanted)
-call(lambda *args, **options: kernel(outs if len(outs) > 1 else outs[0], *args, **options), lambda a: a)
-got = list(outs)
+        text += f"""    outs = tuple(np.full(y.shape, fill, np.{case.dtype}) for y in wanted)
+    call(lambda *args, **options: kernel(outs if len(outs) > 1 else outs[0], *args, **options), lambda a: a)
+    return list(outs)
 """
     else:
-        text += f"got = [{back or 'np.asarray'}(a) for a in outputs(call(kernel, {convert or 'lambda a: a'}))]\n"
-    return text + """for g, y in zip(got, wanted):
+        text += f"    return [{back or 'np.asarray'}(a) for a in outputs(call(kernel, {convert or 'lambda a: a'}))]\n"
+    if failure.layout == "state":
+        text += REMEMBERED.format(operation=contract.operation, floats="".join(f"{n}, " for n in floats))
+    return text + """
+
+for g, y in zip(run(), wanted):
     print("shape", g.shape, y.shape, "largest difference", np.max(np.abs(g - y), initial=0))
+"""
+
+
+REMEMBERED = """
+
+first = run()  # then other values in the same memory, and the first ones again in outputs that hold something
+kept, values = [g.copy() for g in first], [a.copy() for a in ({floats})]
+for a in ({floats}):
+    a[...] = np.append(a.flat[:a.size > 1], a.flat[::-1][a.size > 1:] / 2).reshape(a.shape)
+others = run()
+for g, k in zip(first, kept):
+    print("the first result has changed by", np.max(np.abs(g - k), initial=0))
+for g, y in zip(others, outputs(call(ops.{operation}, wide))):
+    print("on other values: largest difference", np.max(np.abs(g - y), initial=0))
+for a, v in zip(({floats}), values):
+    a[...] = v
+for g, y in zip(run(1e4), wanted):
+    print("again: largest difference", np.max(np.abs(g - y), initial=0))
 """
 
 

@@ -7,7 +7,7 @@ import sys
 
 from .contract import Kernel, contracts
 from .frameworks import FRAMEWORKS, accepted, adapt, guess
-from .judge import Misuse
+from .judge import Misuse, in_short
 from .report import entry
 from .script import script
 from .verify import Failure, verify
@@ -24,8 +24,8 @@ def find(name):
         if error.name and module.startswith(error.name):
             raise Misuse(f"there is no module {module!r} here (looked in {os.getcwd()} and the Python path)") from None
         raise Misuse(f"{module} cannot be imported: {error}") from None
-    except Exception as error:
-        raise Misuse(f"{module} cannot be imported: {type(error).__name__}: {error}") from None
+    except (Exception, SystemExit) as error:
+        raise Misuse(f"{module} cannot be imported: {type(error).__name__}: {in_short(error)}") from None
     for part in attribute.split("."):
         if not hasattr(found, part):
             raise Misuse(f"module {module} has no {attribute!r}")
@@ -86,6 +86,7 @@ def load_lines(name, arrays, dtype):
 def _work(channel, path, name, operation, options, examples, seed):
     """In the spawned process: judge, telling the parent every case before it runs."""
     sys.path[:] = path
+    os.dup2(2, 1)  # what the function prints, from C too, is no part of the report
     try:
         function = find(name)
         kernel, arrays = as_kernel(operation, function, name=name, **options)
@@ -111,9 +112,10 @@ def judge_apart(name, operation, options, examples, seed, limit):
     cases, last, arrays = 0, None, "numpy"
     try:
         while True:
-            if not ours.poll(max(limit, 60) if last is None else limit):
+            patience = max(limit, 60) if last is None else limit
+            if not ours.poll(patience):
                 return stopped(name, operation, options, examples, seed, cases, last, arrays,
-                               f"did not return within {limit:g} s")
+                               f"{'was not imported' if last is None else 'did not return'} within {patience:g} s")
             kind, *content = ours.recv()
             if kind == "end":
                 return content[0]

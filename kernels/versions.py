@@ -66,11 +66,12 @@ def judged(version, device, dtype):
 
 
 def register_versions(backend, device, versions):
-    """Enter every version in the registry, once for each of its dtypes."""
+    """Enter every version in the registry, once for each of its dtypes. Large cases are for a GPU, not for its model."""
+    pins = {} if device.name == "gpu" else {"large": False}
     for v in versions:
         for dtype in v.dtypes:
             register(Kernel(v.function.__name__, backend, v.algorithm, judged(v, device, dtype), "float32", dtype, v.chain,
-                            raw=False, where=v.where, version=v.name))
+                            raw=False, where=v.where | pins, version=v.name))
 
 
 def own(function, fits, device):

@@ -5,24 +5,36 @@ import numpy as np
 
 from kernels.bounds import ARITHMETICS, growth
 from kernels.cases import nonfinite, values
-from kernels.contract import Contract, contract
+from kernels.contract import Contract, Large, contract
 from refimpl import ops
 
 EXP = 8  # u: an exponential good to 4 units in the last place
-FAMILIES = ("normal", "sharp", "ascending", "offset", "positive", "cancelling", "spike", "constant")
+FAMILIES = ("normal", "sharp", "ascending", "offset", "positive", "cancelling", "spike", "constant", "huge")
+LARGE = Large({"heads": 65543, "queries": 4103, "keys": 4103, "square": 303, "causal": 303, "mask": 303, "head": 257,
+               "value": 257}, ("integer", "normal"))
 
 
-def cases(d, family, head=None, mask=None, causal=None, scale=None):
+def cases(d, family, head=None, mask=None, causal=None, scale=None, large=None):
     """q, k, v, mask and the options. Short and soft rows, where a lost key shows; some long, some sharp."""
+    axis, long = large or (None, 0)
     n, h = (d.integer(1, 2) for _ in range(2))
     length, keys = ((d.integer(1, 6), d.choice((100, 129, 256, 300))) if family == "ascending" or d.integer(0, 9) == 9
                     else (d.integer(1, 40), d.integer(1, 40)))
     n, length, keys = d.choice(((0, length, keys), (n, 0, keys), (n, length, 0))) if family == "empty" else (
         n, length, keys)
-    size = d.choice((1, 2, 3, 5, 8, 16, 17, 32, 64)) if head is None else head
-    width = d.choice((size, size, 1, 7, 24)) if head is None else head
+    size = d.choice((1, 2, 3, 5, 8, 16, 17, 32, 64))
+    width = d.choice((size, size, 1, 7, 24))
+    if large:
+        both = "square", "causal", "mask"
+        causal, mask = (True if axis == name else pin for name, pin in (("causal", causal), ("mask", mask)))
+        n, h = d.choice(((1, long), (long, 1))) if axis == "heads" else (n, h)
+        length, keys, size, width = (long if axis in names else short for short, *names in (
+            (2 + length % 5, "queries", *both), (2 + keys % 5, "keys", *both), (1 + size % 5, "head"),
+            (1 + width % 5, "value")))
+    size, width = (size, width) if head is None else (head, head)
     if family == "integer":
-        return retrieval(d, n, h, length, d.choice((keys, 1024, 257, 1024)), size, width), {"causal": False, "scale": 1.0}
+        keys = keys if large else d.choice((keys, 1024, 257, 1024))
+        return retrieval(d, n, h, length, keys, size, width), {"causal": False, "scale": 1.0}
     q, k, v = (values(d, family if a == "v" and family != "nonfinite" else "normal", n, h, rows, cols)
                for a, rows, cols in (("q", length, size), ("k", keys, size), ("v", keys, width)))
     q, k = logits(d, family, q, k)
@@ -60,9 +72,15 @@ def one_nonfinite(d, q, k, v):
 
 
 def masked(d, n, h, length, keys):
-    """A mask of one of the shapes that broadcast; rows with nothing to attend to happen."""
-    shape = d.choice(((keys,), (length, keys), (n, 1, 1, keys), (1, h, length, 1), (n, h, length, keys)))
-    return d.rng.random(shape) < d.choice((0.3, 0.8))
+    """A mask of one of the shapes that broadcast; rows with nothing to attend to happen. Keys are hidden here and there,
+    or all but one run of them, as padding and windows do, or none."""
+    shape = d.choice(((keys,), (length, keys), (n, 1, 1, keys), (1, h, length, 1), (n, h, length, keys),
+                      (n, 1, length, keys), (h, length, keys)))
+    kind = d.choice((0.3, 0.8, "run", "run", 1.0))
+    if kind != "run":
+        return d.rng.random(shape) < kind
+    first, last = np.sort(d.rng.integers(0, shape[-1] + 1, (2, *shape[:-1], 1)), axis=0)
+    return (np.arange(shape[-1]) >= first) & (np.arange(shape[-1]) < last)
 
 
 def retrieval(d, n, h, length, keys, size, width):
@@ -194,7 +212,7 @@ def slices(args, options, budget):
 
 
 def slips(args, options):
-    """A causal limit off by one or aligned at the other end; usual slips of the scale."""
+    """A causal limit off by one or aligned at the other end; rows that see nothing; usual slips of the scale."""
     q, k, v, mask = args
     length, keys = q.shape[2], k.shape[2]
     rows, columns = np.arange(length)[:, None], np.arange(keys)
@@ -203,6 +221,10 @@ def slips(args, options):
                            ("as if query i saw keys j < i only", rows > columns),
                            ("as if the causal limit were aligned at the last key", rows + keys - length >= columns)):
             yield text, (q, k, v, seen if mask is None else seen & mask), options | {"causal": False}
+    if mask is not None and keys:
+        seen = np.broadcast_to(mask, (*q.shape[:3], keys))
+        yield ("as if a query that no key is shown to saw them all", (q, k, v, seen | ~seen.any(axis=3, keepdims=True)),
+               options)
     scale = max(1, q.shape[3]) ** -0.5 if options["scale"] is None else options["scale"]
     yield "as if logits were scaled by 1/d", args, options | {"scale": 1 / max(1, q.shape[3])}
     for text, factor in (("1.01", 1.01), ("0.99", 0.99), ("log2(e)", math.log2(math.e)), ("ln(2)", math.log(2)),
@@ -211,4 +233,5 @@ def slips(args, options):
 
 
 contract(Contract("attention", ops.attention, ("y",), FAMILIES, cases, dict.fromkeys(("direct", "flash"), bound) | {
-    f"flash_{dtype}": rounded_weights_bound(dtype) for dtype in ("float16", "bfloat16")}, flops, moved, slices, slips=slips))
+    f"flash_{dtype}": rounded_weights_bound(dtype) for dtype in ("float16", "bfloat16")}, flops, moved, slices, slips=slips,
+                  large=LARGE))

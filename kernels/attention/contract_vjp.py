@@ -9,6 +9,7 @@ from refimpl import ops
 from .contract import (
     EXP,
     FAMILIES,
+    LARGE,
     cases,
     explicit,
     forward_bound,
@@ -104,6 +105,8 @@ def vjp_slices(args, options, budget):
         yield (dy[at], q, k, v, mask), {"causal": False, "scale": options.get("scale")}, (at, at, at)
 
 
+# Weights that vanish may be the smallest number that an exponential gives instead of 0.
+SLACK = dict.fromkeys(("direct", "flash"), (2.0**-64,) * 3)
 contract(Contract("attention_vjp", ops.attention_vjp, ("dq", "dk", "dv"), FAMILIES, vjp_cases,
-                  dict.fromkeys(("direct", "flash"), vjp_bound), vjp_flops, vjp_moved, vjp_slices,
-                  slips=vjp_slips))
+                  dict.fromkeys(("direct", "flash"), vjp_bound), vjp_flops, vjp_moved, vjp_slices, SLACK,
+                  slips=vjp_slips, large=LARGE))

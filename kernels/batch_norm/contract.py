@@ -8,18 +8,24 @@ import numpy as np
 
 from kernels.bounds import growth
 from kernels.cases import nonfinite, values
-from kernels.contract import Contract, contract
+from kernels.contract import Contract, Large, contract
 from kernels.group_norm import contract as group_norm
 from refimpl import ops
 
 DEFAULTS = {"momentum": 0.1, "stabiliser": 1e-5}
 FAMILIES = ("normal", "offset", "tiny", "positive", "spread", "spike", "constant", "small")
 ALGORITHMS = ("direct", "two_pass")
+LARGE = Large({"samples": 65543, "channels": 65543, "space": 65543}, ("integer", "normal"))
 
 
-def sizes(d, family, train, spatial):
+def sizes(d, family, train, spatial, large=None):
     """Samples and spatial sizes: often a batch of few; more than one value a channel in training."""
-    spatial = d.integer(0, 3) if spatial is None else spatial
+    spatial = d.integer(1 if large else 0, 3) if spatial is None else spatial
+    if large:
+        axis, length = large
+        length = 2 ** math.ceil(math.log2(length)) if family == "integer" else length
+        space = (length if axis == "space" else 1, 1, 1)[:spatial]
+        return max(2, length) if axis == "samples" else 2, *space
     if family == "integer":  # a power of two, so that means are exact; every sum stays below 2^24
         return 2 ** d.integer(1, 3), *(2 ** d.integer(0, 3) for _ in range(spatial))
     if spatial == 2 and d.integer(0, 9) == 9:
@@ -28,15 +34,18 @@ def sizes(d, family, train, spatial):
     return (0 if family == "empty" and not train else 2 if math.prod((n, *shape)) == 1 else n), *shape
 
 
-def cases(d, family, train=None, spatial=None, affine=None):
+def cases(d, family, train=None, spatial=None, affine=None, large=None):
     """x, gamma, beta, the running statistics, train and the options; nothing at all is no samples, or no channels.
 
     "offset": means of a thousand deviations; "tiny": a variance below the stabiliser. On integers every channel takes two
     values, 2 s apart, equally often, and the stabiliser is 3 s^2: mean, variance and sigma = 2 s are exact.
     """
-    train = d.choice((True, True, False)) if train is None else train
+    if train is None:
+        train = d.choice((True, True, False)) if large is None or large[0] == "channels" else True
     c = 0 if family == "empty" and train else d.integer(1, 20)
-    n, *shape = sizes(d, family, train, spatial)
+    if large:
+        c = large[1] if large[0] == "channels" else min(c, 3)
+    n, *shape = sizes(d, family, train, spatial, large)
     column = (c, *(1,) * len(shape))
     scale, middle = np.ones(c), np.zeros(c)
     if family == "integer":
@@ -144,13 +153,13 @@ def slips(args, options):
 
 contract(Contract("batch_norm", ops.batch_norm, ("y", "running_mean", "running_var"), FAMILIES, cases,
                   dict.fromkeys(ALGORITHMS, bound), flops, group_norm.moved, slices,
-                  dict.fromkeys(ALGORITHMS, (0, 0, np.inf)), slips=slips))  # M/(M - 1) is rounded
+                  dict.fromkeys(ALGORITHMS, (0, 0, np.inf)), slips=slips, large=LARGE))  # M/(M - 1) is rounded
 
 
 def vjp_cases(d, family, **where):
     """dy of x's shape, then batch norm's arguments."""
-    (x, *rest), options = cases(d, "normal" if family == "nonfinite" else family, **where)
-    dy = values(d, family if family in ("integer", "spike", "positive") else "normal", *x.shape)
+    (x, *rest), options = cases(d, "normal" if family in ("nonfinite", "sparse") else family, **where)
+    dy = values(d, family if family in ("integer", "spike", "positive", "sparse") else "normal", *x.shape)
     if family == "nonfinite" and dy.size:
         dy.reshape(-1)[d.rng.integers(dy.size)] = np.nan
     return (dy, x, *rest), options
@@ -190,4 +199,5 @@ def vjp_slices(args, options, budget):
 
 
 contract(Contract("batch_norm_vjp", ops.batch_norm_vjp, ("dx", "dgamma", "dbeta"), FAMILIES, vjp_cases,
-                  dict.fromkeys(ALGORITHMS, vjp_bound), vjp_flops, group_norm.vjp_moved, vjp_slices))
+                  dict.fromkeys(ALGORITHMS, vjp_bound), vjp_flops, group_norm.vjp_moved, vjp_slices,
+                  large=LARGE._replace(families=("normal", "sparse"))))

@@ -1,4 +1,5 @@
 """The contracts of convolution and of its gradients."""
+import functools
 import math
 
 import numpy as np
@@ -9,14 +10,24 @@ from kernels.contract import Contract, contract
 from refimpl import ops
 from refimpl.ops._window import output_size
 
-from .cases import as_pair, chunks, filled, image, sides, sizes, winograd_size
+from .cases import LARGE, as_pair, chunks, filled, image, sides, sizes, winograd_size
 
 
-def cases(d, family, window=None, stride=None, dilation=None, groups=None, padding=None, bias=None):
+def cases(d, family, window=None, stride=None, dilation=None, groups=None, padding=None, bias=None, large=None):
     """x, w, b and the options of a convolution."""
-    options, (r, s), span, groups, i, o, n = sizes(d, family, window, stride, dilation, groups, padding)
-    h, w = image(d, family, span, options["padding"], max(i, o) > 9)
+    options, (r, s), span, groups, i, o, n = sizes(d, family, window, stride, dilation, groups, padding, large)
+    h, w = image(d, family, span, options["padding"], max(i, o) > 9, large)
     return filled(d, family, (n, groups * i, h, w), (groups * o, i, r, s), bias, groups * o), options
+
+
+@functools.wraps(cases)
+def forward_cases(d, family, padding=None, **where):
+    """The same; without a border, where nothing is left open, NaN may stand in a filter too."""
+    if family == "nonfinite" and padding in (None, 0) and d.choice((False, True)):
+        args, options = cases(d, "normal", padding=0, **where)
+        args[1].reshape(-1)[d.rng.integers(args[1].size)] = np.nan
+        return args, options
+    return cases(d, family, padding=padding, **where)
 
 
 def absolute(*arrays):
@@ -98,13 +109,13 @@ def slices(args, options, budget):
                        options | {"groups": 1, "padding": (border, horizontal)}, (np.s_[n:n + 1, part, first:last],))
 
 
-contract(Contract("conv2d", ops.conv2d, ("y",), PRODUCTS, cases, dict.fromkeys(("direct", "im2col"), bound) | {
-    "winograd": winograd_bound}, flops, moved, slices, {"winograd": (0.5,)}, ("winograd",)))
+contract(Contract("conv2d", ops.conv2d, ("y",), PRODUCTS, forward_cases, dict.fromkeys(("direct", "im2col"), bound) | {
+    "winograd": winograd_bound}, flops, moved, slices, {"winograd": (0.5,)}, ("winograd",), large=LARGE))
 
 
-def vjp_cases(d, family, window=None, stride=None, dilation=None, groups=None, padding=None, bias=None):
+def vjp_cases(d, family, **where):
     """dy of the output's shape, then a convolution's arguments. What 0 times a non-finite dy is in a border is open."""
-    (x, w, b), options = cases(d, family, window, stride, dilation, groups, padding, bias)
+    (x, w, b), options = cases(d, family, **where)
     dy = values(d, family, *output_shape(x.shape, w.shape, options))
     if family == "nonfinite" and options["padding"] == 0:
         dy = nonfinite(d, dy)
@@ -162,4 +173,4 @@ def vjp_slices(args, options, budget):
 
 contract(Contract("conv2d_vjp", ops.conv2d_vjp, ("dx", "dw", "db"), PRODUCTS, vjp_cases,
                   dict.fromkeys(("direct", "im2col"), vjp_bound) | {"winograd": vjp_winograd_bound},
-                  vjp_flops, vjp_moved, vjp_slices, {"winograd": (0.5, 0, 0)}, ("winograd",)))
+                  vjp_flops, vjp_moved, vjp_slices, {"winograd": (0.5, 0, 0)}, ("winograd",), large=LARGE))

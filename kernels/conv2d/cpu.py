@@ -7,6 +7,7 @@ from ..arrays import NONE, channels_last, flat, write
 from ..contract import Kernel, register
 from ..simd import WIDTH
 from ..windows import filter_gradient, filters, windows_product, windows_scatter
+from .cases import AXES
 from .winograd import winograd
 
 
@@ -102,6 +103,7 @@ def conv2d_winograd_vjp(out, dy, x, w, b=None, stride=1, padding=0, dilation=1, 
 
 register(Kernel("conv2d", "cpu", "im2col", conv2d, layout="channels_last"))
 register(Kernel("conv2d_vjp", "cpu", "im2col", conv2d_vjp, layout="channels_last"))
+WINOGRAD_AXES = tuple(a for a in AXES if a != "padding")  # which is at most 2 there
 for _name, _function in (("conv2d", conv2d_winograd), ("conv2d_vjp", conv2d_winograd_vjp)):
     register(Kernel(_name, "cpu", "winograd", _function, layout="channels_last",
-                    where={"window": 3, "stride": 1, "dilation": 1, "groups": 1}))
+                    where={"window": 3, "stride": 1, "dilation": 1, "groups": 1, "large": WINOGRAD_AXES}))

@@ -7,22 +7,25 @@ from kernels.bounds import product_bound
 from kernels.cases import PRODUCTS, nonfinite, values
 from kernels.contract import Contract, contract
 from kernels.conv2d import contract as conv2d
-from kernels.conv2d.cases import as_pair, chunks, filled, sides, sizes
+from kernels.conv2d.cases import LARGE, as_pair, chunks, filled, sides, sizes
 from refimpl import ops
 
 DEFAULTS = {"stride": 1, "padding": 0, "output_padding": 0, "dilation": 1, "groups": 1}
 
 
 def cases(d, family, window=None, stride=None, dilation=None, groups=None, padding=None, output_padding=None,
-          bias=None):
+          bias=None, large=None):
     """x, w, b and the options of a transposed convolution."""
-    options, (r, s), span, groups, i, o, n = sizes(d, family, window, stride, dilation, groups, padding)
+    options, (r, s), span, groups, i, o, n = sizes(d, family, window, stride, dilation, groups, padding, large)
     (top, bottom), (left, right) = sides(options["padding"])
     strides, dilations = as_pair(options["stride"]), as_pair(options["dilation"])
     # An output of at least one row: (H - 1) stride + span > padding.
     low = [1 + max(0, -(-(1 + p - k) // step)) for p, k, step in zip((top + bottom, left + right), span, strides)]
-    extra = 2 if max(i, o) > 9 else 5
-    h, w = (d.integer(least, least + extra) for least in low)
+    if large:
+        h, w = (max(large[1] if large[0] in (name, "image") else 1, least) for name, least in zip(("height", "width"), low))
+    else:
+        extra = 2 if max(i, o) > 9 else 5
+        h, w = (d.integer(least, least + extra) for least in low)
     if output_padding is None:
         output_padding = tuple(d.integer(0, max(s, e) - 1) for s, e in zip(strides, dilations))
     x, w, b = filled(d, family, (n, groups * i, h, w), (groups * i, o, r, s), bias, groups * o)
@@ -79,7 +82,7 @@ def slices(args, options, budget):
 
 
 contract(Contract("conv_transpose2d", ops.conv_transpose2d, ("y",), PRODUCTS, cases,
-                  dict.fromkeys(("direct", "im2col"), bound), flops, moved, slices))
+                  dict.fromkeys(("direct", "im2col"), bound), flops, moved, slices, large=LARGE))
 
 
 def vjp_cases(d, family, **where):
@@ -121,4 +124,5 @@ def vjp_slices(args, options, budget):
 
 
 contract(Contract("conv_transpose2d_vjp", ops.conv_transpose2d_vjp, ("dx", "dw", "db"), PRODUCTS, vjp_cases,
-                  dict.fromkeys(("direct", "im2col"), vjp_bound), vjp_flops, conv2d.vjp_moved, vjp_slices))
+                  dict.fromkeys(("direct", "im2col"), vjp_bound), vjp_flops, conv2d.vjp_moved, vjp_slices,
+                  large=LARGE))

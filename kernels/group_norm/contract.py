@@ -6,19 +6,23 @@ import numpy as np
 
 from kernels.bounds import growth
 from kernels.cases import nonfinite, values
-from kernels.contract import Contract, contract
+from kernels.contract import Contract, Large, contract
 from refimpl import ops
 
 DEFAULTS = {"stabiliser": 1e-5, "silu": False}
 FAMILIES = ("normal", "offset", "positive", "spread", "spike", "constant", "small")
+LARGE = Large({"samples": 65543, "groups": 259, "channels": 4103, "space": 65543}, ("normal", "positive"))
 
 
-def cases(d, family, silu=None, spatial=None, affine=None):
+def cases(d, family, silu=None, spatial=None, affine=None, large=None):
     """x, gamma, beta, groups and the options. Offsets of a thousand standard deviations stand in short groups."""
     n = 0 if family == "empty" else d.integer(1, 3)
     groups, width = d.integer(1, 4), d.integer(1, 5)
-    spatial = d.integer(0, 3) if spatial is None else spatial
+    spatial = d.integer(1 if large else 0, 3) if spatial is None else spatial
     shape = (32, 33) if spatial == 2 and d.integer(0, 9) == 9 else tuple(d.integer(1, 7) for _ in range(spatial))
+    if large:
+        n, groups, width, *shape = (large[1] if large[0] == name else min(short, 2) for name, short in zip(
+            ("samples", "groups", "channels", "space", "", ""), (n, groups, width, *shape)))
     x = values(d, family, n, groups * width, *shape)
     if family == "offset":  # one for every channel, or one for all, so that the variance stays 1 in a group of several
         x = x + 1000.0 * d.rng.choice([-3.0, 1.0, 2.0], size=(1, groups * width if d.choice((False, True)) else 1) + (
@@ -105,14 +109,14 @@ def slices(args, options, budget):
 
 
 contract(Contract("group_norm", ops.group_norm, ("y",), FAMILIES, cases, dict.fromkeys(("direct", "two_pass"), bound),
-                  flops, moved, slices, dict.fromkeys(("direct", "two_pass"), (np.inf,))))
+                  flops, moved, slices, dict.fromkeys(("direct", "two_pass"), (np.inf,)), large=LARGE))
 
 
 def vjp_cases(d, family, **where):
     """dy of x's shape, then group norm's arguments. On integers dbeta alone is exact, and that without SiLU."""
     where = where | ({"silu": False} if family == "integer" else {})
-    (x, gamma, beta, groups), options = cases(d, "normal" if family == "nonfinite" else family, **where)
-    dy = values(d, family if family in ("integer", "spike", "positive") else "normal", *x.shape)
+    (x, gamma, beta, groups), options = cases(d, "normal" if family in ("nonfinite", "sparse") else family, **where)
+    dy = values(d, family if family in ("integer", "spike", "positive", "sparse") else "normal", *x.shape)
     if family == "nonfinite" and dy.size:
         dy.reshape(-1)[d.rng.integers(dy.size)] = np.nan
     return (dy, x, gamma, beta, groups), options
@@ -171,4 +175,5 @@ def vjp_slices(args, options, budget):
 
 contract(Contract("group_norm_vjp", ops.group_norm_vjp, ("dx", "dgamma", "dbeta"), FAMILIES, vjp_cases,
                   dict.fromkeys(("direct", "two_pass"), vjp_bound), vjp_flops, vjp_moved, vjp_slices,
-                  dict.fromkeys(("direct", "two_pass"), (np.inf, np.inf, 0))))
+                  dict.fromkeys(("direct", "two_pass"), (np.inf, np.inf, 0)),
+                  large=LARGE._replace(families=("normal", "sparse"))))

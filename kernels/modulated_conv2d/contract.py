@@ -6,19 +6,21 @@ import numpy as np
 
 from kernels.bounds import growth
 from kernels.cases import values
-from kernels.contract import Contract, contract
+from kernels.contract import Contract, Large, contract
 from kernels.conv2d import contract as conv2d
-from kernels.conv2d.cases import filled, image, sizes
+from kernels.conv2d.cases import AXES, filled, image, sizes
 from refimpl import ops
 
 DEFAULTS = {"padding": 0, "demodulate": True, "stabiliser": 1e-8}
+LARGE = Large({k: v for k, v in AXES.items() if k not in ("stride", "dilation", "groups")}, ("integer", "sparse"))
 FAMILIES = ("normal", "positive", "cancelling", "spread", "spike", "constant", "small")  # demodulation sums squares
 
 
-def cases(d, family, window=None, padding=None, demodulate=None):
+def cases(d, family, window=None, padding=None, demodulate=None, large=None):
     """x, w, style and the options. On integers nothing is demodulated and styles are -1, 0 or 1: all sums are exact."""
-    options, taps, span, _, i, o, n = sizes(d, family, window, 1, 1, 1, padding)
-    x, w, _ = filled(d, family, (n, i, *image(d, family, span, options["padding"], max(i, o) > 9)), (o, i, *taps), False, o)
+    options, taps, span, _, i, o, n = sizes(d, family, window, 1, 1, 1, padding, large)
+    height, width = image(d, family, span, options["padding"], max(i, o) > 9, large)
+    x, w, _ = filled(d, family, (n, i, height, width), (o, i, *taps), False, o)
     style = values(d, family, n, i)
     if family == "integer":
         return (x, w, np.clip(style, -1, 1)), DEFAULTS | {"padding": options["padding"], "demodulate": False}
@@ -94,7 +96,7 @@ def slips(args, options):
 BOUNDS = dict.fromkeys(("direct", "im2col"), bound) | {
     "winograd": functools.partial(bound, inner=conv2d.winograd_bound)}
 contract(Contract("modulated_conv2d", ops.modulated_conv2d, ("y",), FAMILIES, cases, BOUNDS, flops, moved, slices,
-                  {"winograd": (0.5,)}, ("winograd",), slips=slips))
+                  {"winograd": (0.5,)}, ("winograd",), slips=slips, large=LARGE))
 
 
 def vjp_cases(d, family, **where):
@@ -166,4 +168,4 @@ def vjp_slices(args, options, budget):
 contract(Contract("modulated_conv2d_vjp", ops.modulated_conv2d_vjp, ("dx", "dw", "dstyle"), FAMILIES, vjp_cases,
                   dict.fromkeys(("direct", "im2col"), vjp_bound) | {"winograd": functools.partial(
                       vjp_bound, inner=conv2d.vjp_winograd_bound, forward=conv2d.winograd_bound)},
-                  vjp_flops, vjp_moved, vjp_slices, {"winograd": (0.5, 0, np.inf)}, ("winograd",)))
+                  vjp_flops, vjp_moved, vjp_slices, {"winograd": (0.5, 0, np.inf)}, ("winograd",), large=LARGE))

@@ -72,4 +72,4 @@ def modulated_conv2d_vjp(out, dy, x, w, style, padding=0, demodulate=True, stabi
 for _name, _function in (("modulated_conv2d", modulated_conv2d), ("modulated_conv2d_vjp", modulated_conv2d_vjp)):
     register(Kernel(_name, "cpu", "im2col", _function, layout="channels_last"))
     register(Kernel(_name, "cpu", "winograd", functools.partial(_function, winograd=True), layout="channels_last",
-                    where={"window": 3}))
+                    where={"window": 3, "large": conv2d.WINOGRAD_AXES}))

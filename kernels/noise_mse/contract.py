@@ -6,15 +6,15 @@ import numpy as np
 from kernels.bounds import growth
 from kernels.cases import counter, nonfinite, values
 from kernels.contract import Contract, contract
-from kernels.q_sample.contract import counter_slips, noise_error, per_sample, sample, shape_of
+from kernels.q_sample.contract import LARGE, counter_slips, noise_error, per_sample, sample, shape_of
 from refimpl import ops
 
 FAMILIES = ("normal", "agreeing", "wide", "spike", "constant", "small")
 
 
-def cases(d, family, z=None, spatial=None):
+def cases(d, family, z=None, spatial=None, large=None):
     """e and z. Agreeing: e predicts the noise but for one part in a thousand."""
-    shape = shape_of(d, family, spatial)
+    shape = shape_of(d, family, spatial, large)
     drawn = "array" if family == "integer" else d.choice(("array", "key")) if z is None else z
     e = values(d, "normal" if family == "agreeing" else family, *shape)
     z = counter(d, shape[0]) if drawn == "key" else values(d, "normal" if family == "constant" else family, *shape)
@@ -63,7 +63,7 @@ def slices(args, options, budget):
 
 
 contract(Contract("noise_mse", ops.noise_mse, ("L",), FAMILIES, cases, dict.fromkeys(("direct", "fused"), bound), flops,
-                  moved, slices, dict.fromkeys(("direct", "fused"), (np.inf,)), slips=slips))
+                  moved, slices, dict.fromkeys(("direct", "fused"), (np.inf,)), slips=slips, large=LARGE))
 
 
 def vjp_cases(d, family, **where):
@@ -103,4 +103,4 @@ def vjp_slices(args, options, budget):
 
 contract(Contract("noise_mse_vjp", ops.noise_mse_vjp, ("de", "dz"), FAMILIES, vjp_cases, dict.fromkeys(("direct",
                   "fused"), vjp_bound), vjp_flops, vjp_moved, vjp_slices,
-                  dict.fromkeys(("direct", "fused"), (np.inf, np.inf))))
+                  dict.fromkeys(("direct", "fused"), (np.inf, np.inf)), large=LARGE))

@@ -3,15 +3,20 @@ import numpy as np
 
 from kernels.bounds import radius
 from kernels.cases import counter, nonfinite, values
-from kernels.contract import Contract, contract
+from kernels.contract import Contract, Large, contract
 from refimpl import ops
 
 FAMILIES = ("normal", "cancelling", "wide", "spike", "constant", "small")
 HOST = ("signal", "noise")
+LARGE = Large({"samples": 65543, "elements": 270001}, ("integer", "normal"))
 
 
-def shape_of(d, family, spatial=None):
+def shape_of(d, family, spatial=None, large=None):
     """(N, ...): sizes that are no multiple of a vector or of Philox's four words, and some larger ones."""
+    if large:
+        axis, length = large
+        return (length if axis == "samples" else d.integer(1, 2), *(1, 1, length if axis == "elements" else 3)[
+            -(d.integer(1, 3) if spatial is None else spatial) or 3:])
     n = 0 if family == "empty" else d.integer(1, 3)
     if d.integer(0, 9) == 9:
         return (n, d.choice((512, 1023, 2050)))
@@ -23,9 +28,9 @@ def level(d, n, each):
     return d.rng.uniform(0.01, 1, n) if each else d.real(0.01, 1)
 
 
-def cases(d, family, z=None, spatial=None, each=None):
+def cases(d, family, z=None, spatial=None, each=None, large=None):
     """x0, signal, noise, z."""
-    shape = shape_of(d, family, spatial)
+    shape = shape_of(d, family, spatial, large)
     each = d.choice((False, True)) if each is None else each
     signal, noise = level(d, shape[0], each), level(d, shape[0], each)
     x0 = values(d, family, *shape)
@@ -105,7 +110,7 @@ def slices(args, options, budget):
 
 
 contract(Contract("q_sample", ops.q_sample, ("x_t",), FAMILIES, cases, dict.fromkeys(("direct", "fused"), bound),
-                  flops, moved, slices, host=HOST, slips=slips))
+                  flops, moved, slices, host=HOST, slips=slips, large=LARGE))
 
 
 def vjp_cases(d, family, **where):
@@ -140,4 +145,4 @@ def vjp_slices(args, options, budget):
 
 
 contract(Contract("q_sample_vjp", ops.q_sample_vjp, ("dx0", "dz"), FAMILIES, vjp_cases, dict.fromkeys(("direct",
-                  "fused"), vjp_bound), vjp_flops, vjp_moved, vjp_slices, host=HOST))
+                  "fused"), vjp_bound), vjp_flops, vjp_moved, vjp_slices, host=HOST, large=LARGE))

@@ -3,7 +3,7 @@ import numpy as np
 
 from kernels.cases import counter, nonfinite, values
 from kernels.contract import Contract, contract
-from kernels.q_sample.contract import counter_slips, noise_error, sample, shape_of
+from kernels.q_sample.contract import LARGE, counter_slips, noise_error, sample, shape_of
 from refimpl import ops
 
 FAMILIES = ("normal", "edge", "agreeing", "wide", "spike", "constant", "small")
@@ -31,17 +31,18 @@ def coefficients(d, family):
 
 def limits(d, n, clip, each):
     """lo and hi: none, numbers or one per sample, or one of the two alone."""
-    kind = d.choice(("none", "both", "each", "low", "high")) if clip is None else "both" if clip else "none"
-    if kind == "each" or (clip and each):
+    kind = d.choice(("none", "both", "each", "mixed", "low", "high")) if clip is None else "both" if clip else "none"
+    if kind in ("each", "mixed") or (clip and each):
         high = np.round(d.rng.uniform(0.5, 3, n), 3)
-        return -high, high
+        return -1.0 if kind == "mixed" else -high, high
     return {"none": (None, None), "both": (-1.0, 1.0), "each": (-1.0, 1.0), "low": (-1.0, None),
             "high": (None, 1.0)}[kind]
 
 
-def cases(d, family, z=None, guidance=None, clip=None, each=None, history=None, spatial=None):
+def cases(d, family, z=None, guidance=None, clip=None, each=None, history=None, spatial=None,
+          large=None):
     """x, e_c, e_u, w, the coefficients, limits, history and noise."""
-    shape = shape_of(d, family, spatial)
+    shape = shape_of(d, family, spatial, large)
     a, b, c_x, c_0, c_e, sigma = coefficients(d, family)
     x, e_c = values(d, "normal" if family == "edge" else family, *shape), values(d, family, *shape)
     guided = d.choice((False, True)) if guidance is None else guidance
@@ -57,7 +58,9 @@ def cases(d, family, z=None, guidance=None, clip=None, each=None, history=None, 
     kind = d.choice(("none", "array", "key")) if z is None else z
     kind = "array" if kind == "key" and family == "integer" else kind
     z = {"none": None, "array": values(d, family, *shape), "key": counter(d, shape[0])}[kind]
-    if family == "nonfinite":
+    if family == "nonfinite" and e_u is None and d.choice((False, True)):
+        e_c = nonfinite(d, e_c)
+    elif family == "nonfinite":
         x = nonfinite(d, x)
     if family == "integer" and hi is not None and not np.isscalar(hi):
         lo, hi = np.rint(lo), np.rint(hi)
@@ -145,7 +148,7 @@ def slices(args, options, budget):
 
 
 contract(Contract("sampler_step", ops.sampler_step, ("x_s", "x0_hat"), FAMILIES, cases, dict.fromkeys(("direct",
-                  "fused"), bound), flops, moved, slices, host=HOST, slips=slips))
+                  "fused"), bound), flops, moved, slices, host=HOST, slips=slips, large=LARGE))
 
 
 def vjp_cases(d, family, **where):
@@ -195,4 +198,5 @@ def vjp_slices(args, options, budget):
 
 
 contract(Contract("sampler_step_vjp", ops.sampler_step_vjp, ("dx", "de_c", "de_u"), FAMILIES, vjp_cases,
-                  dict.fromkeys(("direct", "fused"), vjp_bound), vjp_flops, vjp_moved, vjp_slices, host=HOST))
+                  dict.fromkeys(("direct", "fused"), vjp_bound), vjp_flops, vjp_moved, vjp_slices, host=HOST,
+                  large=LARGE))

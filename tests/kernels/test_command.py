@@ -1,5 +1,9 @@
 """python -m kernels: what it prints, what it exits with, and one sentence for every mistake."""
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +39,21 @@ def dies(x0, signal, noise, z):
     return ops.q_sample(x0, signal, noise, z)
 
 
+def prints(x0, signal, noise, z):
+    print("working")
+    return ops.q_sample(x0, signal, noise, z)
+
+
+def exits(x0, signal, noise, z):
+    raise SystemExit("no memory " * 10000)
+
+
+def limited(x0, signal, noise, z):
+    if x0.size > 50000:
+        raise MemoryError
+    return ops.q_sample(x0, signal, noise, z)
+
+
 def raises(x0, signal, noise, z):
     raise KeyError("weights")
 
@@ -58,6 +77,7 @@ def mine(tmp_path, monkeypatch):
     (tmp_path / "kernel_of_mine.py").write_text(MINE)
     (tmp_path / "broken_module.py").write_text("import nothing_of_that_name")
     (tmp_path / "wrong_module.py").write_text("1 / 0")
+    (tmp_path / "ending_module.py").write_text("raise SystemExit('no licence')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
 
@@ -96,11 +116,24 @@ def test_a_function_that_does_not_come_back_is_stopped(function, words, kind, ca
 
 @pytest.mark.parametrize("function, words", [
     ("raises", "raises KeyError: 'weights'"), ("listed", "returns builtins.list where numpy arrays go in"),
-    ("beyond --raw", "writes outside its output")])
+    ("beyond --raw", "writes outside its output"), ("exits", "raises SystemExit: no memory no"),
+    ("limited", "right in small cases")])
 def test_bad_conduct_is_a_failure_not_an_error(function, words, capsys):
     name, *flags = function.split()
     status, out, _ = run(capsys, "q_sample", f"kernel_of_mine:{name}", "--examples", "5", *flags)
-    assert status == 1 and words in out and "Traceback" not in out
+    assert status == 1 and words in out and "Traceback" not in out and len(out) < 50000
+
+
+def test_what_a_function_prints_is_no_part_of_the_certificate():
+    done = subprocess.run([sys.executable, "-m", "kernels", "verify", "q_sample", "kernel_of_mine:prints", "--examples", "5",
+                           "--json", "-"], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(
+                               [str(Path(__file__).parents[2]), os.getcwd()])})
+    assert done.returncode == 0 and json.loads(done.stdout)["verdict"] == "passes" and "working" in done.stderr
+
+
+def test_large_cases_can_be_left_out(capsys):
+    status, _, _ = run(capsys, "q_sample", "kernel_of_mine:limited", "--examples", "5", "--where", "large=False")
+    assert status == 0
 
 
 @pytest.mark.parametrize("words, sentence", [
@@ -109,6 +142,7 @@ def test_bad_conduct_is_a_failure_not_an_error(function, words, capsys):
     (["q_sample", "no_module_here:f"], "there is no module 'no_module_here' here"),
     (["q_sample", "broken_module:f"], "broken_module cannot be imported: No module named 'nothing_of_that_name'"),
     (["q_sample", "wrong_module:f"], "wrong_module cannot be imported: ZeroDivisionError"),
+    (["q_sample", "ending_module:f"], "ending_module cannot be imported: SystemExit: no licence"),
     (["q_sample", "kernel_of_mine:absent"], "module kernel_of_mine has no 'absent'"),
     (["q_sample", "kernel_of_mine:NUMBER"], "kernel_of_mine:NUMBER is not a function but int"),
     (["q_sample", "kernel_of_mine"], "a function is named module:function, got 'kernel_of_mine'"),

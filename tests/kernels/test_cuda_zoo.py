@@ -39,7 +39,7 @@ def edited(edits, launch, tried):
 def kernel_on(device, operation, version, dtype, where=None):
     v = VERSIONS[operation, version, dtype]
     return Kernel(operation, "zoo", v.algorithm, judged(v, device, dtype), "float32", dtype, v.chain, raw=False,
-                  where=v.where | (where or {}), version=version)
+                  where=v.where | (where or {}) | {"large": False}, version=version)
 
 
 @pytest.fixture(autouse=True)

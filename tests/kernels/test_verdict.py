@@ -6,7 +6,8 @@ import sys
 import numpy as np
 import pytest
 import zoo
-import zoo_numbers  # noqa: F401, these enter their kernels
+import zoo_large  # noqa: F401, these enter their kernels
+import zoo_numbers  # noqa: F401
 import zoo_sampling  # noqa: F401
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,7 +93,7 @@ GUESSES = {
     "top_padding": "the reference shifted by one along axis 2", "short_index": "as if a sample's index had 31 bits",
     "wrong_scale": "as if logits were 1.01 times what they should be", "no_silu": "as if silu were False",
     "half_inside": "as if all inputs were rounded to float16", "tf32": "as if dy kept 11 bits, as TF32 does",
-    "causal_off_by_one": "as if query i saw keys j <= i + 1", "masked_mean": "as if mask were left out",
+    "causal_off_by_one": "as if query i saw keys j <= i + 1", "masked_mean": "as if a query that no key is shown to",
     "by_place": "as if a sample's index were its place in the batch",
     "one_more": "as if guidance were e_c + w (e_c - e_u)", "replayed_address": "something is remembered between calls",
     "blind_to_strides": "strides or memory mishandled", "needs_writeable": "not for a read-only array"}
@@ -113,6 +114,21 @@ def test_the_script_shows_the_failure(name, capsys):
     lines = capsys.readouterr().out.strip().split("\n")
     assert any(not float(line.rsplit(" ", 1)[1]) < 1e-6 for line in lines), lines
     assert load in report.explain(entry)
+
+
+def test_the_script_shows_what_is_remembered(capsys):
+    for zoo_file, name, words in (("zoo", "one_buffer", "the first result has changed by"),
+                                  ("zoo_large", "larger_of_both", "again: largest difference")):
+        entry = report.entry(judged(name), load=f"from {zoo_file} import {name} as kernel")
+        exec(compile(entry["failure"]["script"], "script", "exec"), {})
+        lines = [line for line in capsys.readouterr().out.split("\n") if line.startswith(words)]
+        assert any(float(line.rsplit(" ", 1)[1]) > 0 for line in lines), lines
+
+
+def test_a_large_failure_is_shrunk_to_the_limit_and_named():
+    entry = report.entry(judged("short_grid"))["failure"]
+    assert entry["guesses"] == ["right in small cases, wrong from a size of 65536 on in samples: some limit is passed"]
+    assert len(entry["script"]) < 3000 and "65536" in entry["script"]
 
 
 def test_a_right_kernel_has_no_failure_and_check_returns_it():
