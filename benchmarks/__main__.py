@@ -152,11 +152,11 @@ def markdown(document):
         ratio = by.get("cpu", {}).get("vs_torch")
         lines.append(f"| {operation} | {sizes} | {' | '.join(times)} | " + ("{:.2f} ({:.2f}-{:.2f})".format(*ratio) if ratio
                                                                          else "") + " |")
-    given = ["{}, {}, {:.3g} ms, {:.2f} ({:.2f}-{:.2f})".format(o, sizes, 1e3 * r["seconds"], *r["vs_triad"])
-             for (o, sizes), by in found.items() if (r := by.get("cpu/out")) and r["bound_by"] == "memory"]
+    given = [f"| {operation} | {sizes} | {1e3 * r['seconds']:.3g} | " + "{:.2f} ({:.2f}-{:.2f}) |".format(*r["vs_triad"])
+             for (operation, sizes), by in found.items() if (r := by.get("cpu/out")) and r["bound_by"] == "memory"]
     if given:
-        lines += ["", f"Into output arrays that are given (cpu/out), and at how many times the rate of a triad of the same "
-                  f"bytes (95 %): {'; '.join(given)}."]
+        lines += ["", "| bound by memory, outputs given (cpu/out) | sizes | cpu/out | its rate beside a triad's of the same "
+                  "bytes (95 %) |", "|---|---|---|---|", *given]
     return "\n".join(lines)
 
 

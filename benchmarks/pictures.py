@@ -14,7 +14,7 @@ def roofline(rows, path):
     figure, axes = plt.subplots(figsize=(9, 5.5))
     x = np.logspace(-2, 3, 200)
     axes.loglog(x, np.minimum(x * bandwidth, rate) / 1e9, "k-",
-                label=f"this machine: {bandwidth / 1e9:.0f} GB/s (triad), {rate / 1e9:.0f} GFLOP/s (multiply-adds)")
+                label=f"this machine: {bandwidth / 1e9:.0f} GB/s (triads), {rate / 1e9:.0f} GFLOP/s (multiply-adds)")
     for name, marker in zip(sorted({r["provider"] for r in rows}), "os^vD*"):
         mine = [r for r in rows if r["provider"] == name]
         axes.loglog([r["flops"] / r["bytes"] for r in mine], [r["flops"] / r["seconds"] / 1e9 for r in mine], marker,

@@ -31,7 +31,8 @@ def test_outputs_that_are_given(tmp_path, capsys):
     assert all(r["vs_triad"][1] <= r["vs_triad"][0] <= r["vs_triad"][2] for r in rows)
     words = markdown(compare.load(path))
     for r in rows:
-        assert (f"{r['operation']}, {r['sizes']}, {1e3 * r['seconds']:.3g} ms" in words) == (r["bound_by"] == "memory")
+        row = f"| {r['operation']} | {r['sizes']} | {1e3 * r['seconds']:.3g} | {r['vs_triad'][0]:.2f} ("
+        assert (row in words) == (r["bound_by"] == "memory")
 
 
 def test_ceilings_do_the_work_they_count():
