@@ -87,6 +87,7 @@ def _work(channel, path, name, operation, options, examples, seed):
     """In the spawned process: judge, telling the parent every case before it runs."""
     sys.path[:] = path
     os.dup2(2, 1)  # what the function prints, from C too, is no part of the report
+    sys.stdout = sys.stderr  # and is not lost in a buffer when the process is stopped
     try:
         function = find(name)
         kernel, arrays = as_kernel(operation, function, name=name, **options)

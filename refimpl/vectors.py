@@ -138,10 +138,12 @@ def pair_cases(pair, seeds=range(6)):
 
 
 def by_hand():
-    """{room.module.name: keyword arguments} of functions that no fact calls with plain arguments."""
+    """{room.module.name: keyword arguments} of functions that no fact calls with plain arguments of use to others."""
     d = facts.Draw(0)
     x, w, sure = d.array(4, 3), d.array(5, 3), {"log_snr": np.array([-3.0, 0.0, 2.5])}
     t = {"t": np.array([0.1, 0.5, 0.9])}
+    # Of full rank, as the facts' own covariances are not: the root of a rounding error is no answer to hold others to.
+    cov_1, cov_2 = (np.eye(3) + a.T @ a for a in (d.array(4, 3), d.array(5, 3)))
     return {
         "ops.random.fold": {"key": 2**63 + 11, "n": 2**40 + 3},
         "equations.continuous.subvp_time": sure, "equations.continuous.ve_time": sure,
@@ -150,6 +152,9 @@ def by_hand():
         "equations.dequantise.logit_map_inverse": {"y": 3 * x}, "equations.flow.actnorm_start": {"x": x},
         "equations.game.dirac_gan_field": {"theta": x, "psi": 2 * x, "slope": 0.4, "gamma": 0.3},
         "equations.game.dirac_gan_eigenvalues": {"slope": 0.5, "gamma": 0.3},
+        "equations.metrics.symmetric_root": {"a": cov_1},
+        "equations.metrics.frechet": {"mu_1": x[0], "cov_1": cov_1, "mu_2": w[0], "cov_2": cov_2},
+        "equations.metrics.frechet_distance": {"features_1": d.array(12, 3), "features_2": d.array(15, 3)},
         "equations.metrics.mode_coverage": {"samples": x, "modes": w, "radius": 1.5},
         "equations.metrics.memorised": {"samples": x, "train": x[:2] + 0.01 * w[:2], "test": w},
         "equations.objectives.edm_sigma": {"z": x}, "equations.translation.interpolate": {"embedding": x, "other": -x},

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
+from kernels import conduct
 from kernels.cases import HypothesisDraw
 from refimpl import ops
 from refimpl.facts import Draw
@@ -48,3 +49,12 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def arithmetic_stays():
+    """No test, and no library that one loads, may leave rounding or subnormal numbers changed for those after it."""
+    before = conduct.settings()
+    yield
+    after = conduct.settings()
+    assert {k: after[k] for k in before} == before
