@@ -1,4 +1,9 @@
 """The cpu backend: every kernel against its contract, and what its namespace adds to them."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -193,6 +198,16 @@ def test_a_large_step_is_made_of_small_ones(offset, rng):
             small = CPU.sampler_step(x[part], e[part], **step, **({"sigma": 0.2, "z": z[part].copy()} if noise else {}))
             for got, want in zip(out, small):
                 np.testing.assert_array_equal(got[part], want)
+
+
+@pytest.mark.skipif(WIDTH == 4, reason="vectors have four lanes here anyway")
+@pytest.mark.parametrize("operation", ["sampler_step", "q_sample"])
+def test_a_processor_with_shorter_vectors(operation, tmp_path):
+    """Noise is formed by the vector: counters, their order and runs' ends have to fit every length of one."""
+    done = subprocess.run([sys.executable, "-m", "kernels", "verify", operation, "--backend", "cpu", "--examples", "10"],
+                          capture_output=True, text=True, cwd=Path(__file__).parents[2], env=os.environ | {
+                              "NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "+sse2", "NUMBA_CACHE_DIR": str(tmp_path)})
+    assert done.returncode == 0 and "passes" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("workers", [1, 3])
